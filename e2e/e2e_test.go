@@ -1,0 +1,86 @@
+// Package e2e runs the cases on the real istiod and Envoy, in two worlds: on istiod's generation inside the test, which
+// is fast, and on the whole stack with etcd and kube-apiserver, which is what users have.
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/istio-plugins/istio-plugins/e2e/istiod"
+	"github.com/istio-plugins/istio-plugins/e2e/stack"
+	"github.com/istio-plugins/istio-plugins/e2e/suite"
+)
+
+// envoys are the versions under test: that of the oldest supported Istio, and the newest there is.
+var envoys = []string{"1.37.0", "1.40.0"}
+
+// bin is where the Makefile puts the programs.
+const bin = "../.bin"
+
+// TestDataPlane runs the cases on istiod's own generation, in this process.
+func TestDataPlane(t *testing.T) {
+	forEachCase(t, func(t *testing.T, c suite.Case, p suite.Programs) {
+		t.Parallel()
+		suite.Run(t, c, istiod.Start(t), p)
+	})
+}
+
+// TestStack runs the same cases on etcd, kube-apiserver, istiod and Envoy, one after another in one stack.
+func TestStack(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the whole stack takes a minute: not with -short")
+	}
+	s := startStack(t)
+	forEachCase(t, func(t *testing.T, c suite.Case, p suite.Programs) { suite.Run(t, c, s, p) })
+}
+
+func startStack(t *testing.T) *stack.Stack {
+	crds, err := stack.CRDs("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := stack.Start(t.Context(), stack.Options{Bin: bin, Dir: t.TempDir(), CRDs: crds})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Stop)
+	return s
+}
+
+func forEachCase(t *testing.T, run func(*testing.T, suite.Case, suite.Programs)) {
+	cases, err := suite.Load("cases")
+	if err != nil {
+		t.Fatal(err)
+	}
+	compiler, wasm := program(t, "istio-plugins"), tagWasm(t)
+	for _, version := range envoys {
+		programs := suite.Programs{Compiler: suite.Compiler(compiler), Envoy: program(t, "envoy-"+version), TagWasm: wasm}
+		for _, c := range cases {
+			t.Run(fmt.Sprintf("%s/envoy-%s", c.Name, version), func(t *testing.T) { run(t, c, programs) })
+		}
+	}
+}
+
+// program is the path of a program that the Makefile provides.
+func program(t *testing.T, name string) string {
+	path, err := filepath.Abs(filepath.Join(bin, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("%s is missing: `make .bin/%s` provides it", path, name)
+	}
+	return path
+}
+
+// tagWasm compiles testdata/tag.wat.
+func tagWasm(t *testing.T) string {
+	path := filepath.Join(t.TempDir(), "tag.wasm")
+	if text, err := exec.Command("wat2wasm", "testdata/tag.wat", "-o", path).CombinedOutput(); err != nil {
+		t.Fatalf("wat2wasm, of Debian's package wabt: %v: %s", err, text)
+	}
+	return path
+}

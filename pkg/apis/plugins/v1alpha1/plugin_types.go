@@ -1,0 +1,335 @@
+package v1alpha1
+
+import (
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Plugin configures one gateway plugin for the VirtualServices and Gateways of its namespace.
+//
+// The smallest Plugin names a built-in and configures it:
+//
+//	apiVersion: plugins.istio.io/v1alpha1
+//	kind: Plugin
+//	metadata: {name: shop-limit, namespace: shop}
+//	spec:
+//	  builtin: rate-limiting
+//	  config: {minute: 100}
+//
+// A VirtualService of the same namespace runs it by naming it in its annotation:
+//
+//	metadata:
+//	  annotations:
+//	    istio.io/plugins: key-auth, shop-limit
+//
+// An object of another namespace may name it as `shop/shop-limit` where a ReferenceGrant in namespace
+// shop permits that.
+//
+// Instead of naming a built-in, a Plugin can be written in Lua:
+//
+//	apiVersion: plugins.istio.io/v1alpha1
+//	kind: Plugin
+//	metadata: {name: hello, namespace: shop}
+//	spec:
+//	  lua:
+//	    inline: |
+//	      local config = ...
+//	      return {
+//	        request = function(handle) handle:headers():add("x-hello", config.who) end,
+//	      }
+//	  config: {who: shop}
+//
+// be a Wasm module:
+//
+//	apiVersion: plugins.istio.io/v1alpha1
+//	kind: Plugin
+//	metadata: {name: waf, namespace: shop}
+//	spec:
+//	  wasm: {url: "oci://registry.example.com/waf:1.2"}
+//	  config: {mode: block}
+//	  priority: 100              # before everything of priority 0
+//
+// or one of Envoy's own filters:
+//
+//	apiVersion: plugins.istio.io/v1alpha1
+//	kind: Plugin
+//	metadata: {name: csrf, namespace: shop}
+//	spec:
+//	  envoy:
+//	    typedConfig:
+//	      "@type": type.googleapis.com/envoy.extensions.filters.http.csrf.v3.CsrfPolicy
+//	      filter_enabled: {default_value: {numerator: 100}}
+//	  failurePolicy: FailOpen    # if it is invalid, requests pass without it
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:path=plugins,shortName=plg,categories={istio-plugins,istio-io}
+// +kubebuilder:printcolumn:name="Type",type=string,JSONPath=`.status.type`
+// +kubebuilder:printcolumn:name="Priority",type=integer,JSONPath=`.spec.priority`
+// +kubebuilder:printcolumn:name="Attached",type=integer,JSONPath=`.status.attached`
+// +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
+// +kubebuilder:printcolumn:name="Programmed",type=string,JSONPath=`.status.conditions[?(@.type=="Programmed")].status`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type Plugin struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// Spec says what the plugin is and how it is configured.
+	// +required
+	Spec PluginSpec `json:"spec"`
+	// Status says whether the plugin can be used, and where it is used.
+	// +optional
+	Status PluginStatus `json:"status,omitempty"`
+}
+
+// PluginList is a list of Plugins.
+//
+// +kubebuilder:object:root=true
+type PluginList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []Plugin `json:"items"`
+}
+
+// ClusterPlugin is a Plugin that every namespace may name. Where a Plugin of the same name exists in
+// the namespace of the object that names it, the Plugin is used.
+//
+// Names in it (ConfigMaps, pull secrets) are looked up in the root namespace of the Istio installation.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:path=clusterplugins,scope=Cluster,shortName=cplg,categories={istio-plugins,istio-io}
+// +kubebuilder:printcolumn:name="Type",type=string,JSONPath=`.status.type`
+// +kubebuilder:printcolumn:name="Priority",type=integer,JSONPath=`.spec.priority`
+// +kubebuilder:printcolumn:name="Attached",type=integer,JSONPath=`.status.attached`
+// +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
+// +kubebuilder:printcolumn:name="Programmed",type=string,JSONPath=`.status.conditions[?(@.type=="Programmed")].status`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type ClusterPlugin struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// Spec says what the plugin is and how it is configured.
+	// +required
+	Spec PluginSpec `json:"spec"`
+	// Status says whether the plugin can be used, and where it is used.
+	// +optional
+	Status PluginStatus `json:"status,omitempty"`
+}
+
+// ClusterPluginList is a list of ClusterPlugins.
+//
+// +kubebuilder:object:root=true
+type ClusterPluginList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []ClusterPlugin `json:"items"`
+}
+
+// PluginSpec is exactly one kind of plugin (`builtin`, `lua`, `wasm` or `envoy`), and what holds for all kinds.
+//
+// +kubebuilder:validation:XValidation:rule="[has(self.builtin), has(self.lua), has(self.wasm), has(self.envoy)].exists_one(x, x)",message="exactly one of builtin, lua, wasm and envoy must be set"
+type PluginSpec struct {
+	// Builtin is the name of a built-in plugin, for example `key-auth`. `istio-plugins catalog` lists them.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Builtin string `json:"builtin,omitempty"`
+	// Lua is a plugin written in Lua. All Lua plugins of a gateway share one runtime, in which each has globals of its own.
+	// +optional
+	Lua *LuaPlugin `json:"lua,omitempty"`
+	// Wasm is a proxy-wasm module. The field names are those of Istio's WasmPlugin.
+	// +optional
+	Wasm *WasmPlugin `json:"wasm,omitempty"`
+	// Envoy is the configuration of one of Envoy's own HTTP filters.
+	// +optional
+	Envoy *EnvoyPlugin `json:"envoy,omitempty"`
+
+	// Config is the plugin's configuration, a map. What it may hold depends on the kind:
+	// a built-in documents and checks its fields; a Lua plugin gets it as a table (null is absent);
+	// a Wasm plugin gets it as JSON (Istio's pluginConfig); for an Envoy filter it is merged into `envoy.typedConfig`.
+	// The `config` of an annotation's entry is merged over it: maps deeply, lists and scalars replace, null deletes.
+	// +optional
+	// +kubebuilder:pruning:PreserveUnknownFields
+	// +kubebuilder:validation:Type=object
+	Config *apiextensionsv1.JSON `json:"config,omitempty"`
+	// Priority orders the plugins of a route, high first. Plugins of equal priority run in the order in
+	// which they are listed, parents (Gateway) before children (VirtualService). Responses run in reverse.
+	// +optional
+	// +kubebuilder:default=0
+	Priority int32 `json:"priority,omitempty"`
+	// FailurePolicy says what a route does with this plugin when it is invalid or fails at run time.
+	// FailClosed answers 503 (invalid) or 500 (failed). FailOpen skips it.
+	// A plugin that does not exist, or may not be used, is always FailClosed.
+	// +optional
+	// +kubebuilder:default=FailClosed
+	FailurePolicy FailurePolicy `json:"failurePolicy,omitempty"`
+	// Description is free text for people who choose a plugin.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Description string `json:"description,omitempty"`
+}
+
+// FailurePolicy says what happens to a request when a plugin cannot do its work.
+//
+// +kubebuilder:validation:Enum=FailClosed;FailOpen
+type FailurePolicy string
+
+const (
+	// FailClosed refuses the request. It is the default.
+	FailClosed FailurePolicy = "FailClosed"
+	// FailOpen skips the plugin.
+	FailOpen FailurePolicy = "FailOpen"
+)
+
+// LuaPlugin is the source of a Lua plugin: a chunk that gets its config as `...` and returns a table
+// with the functions `request` and `response` (either may be absent):
+//
+//	local config = ...
+//	return {
+//	  request = function(handle) handle:headers():add("x-hello", config.who) end,
+//	}
+//
+// +kubebuilder:validation:XValidation:rule="has(self.inline) != has(self.configMapRef)",message="exactly one of inline and configMapRef must be set"
+type LuaPlugin struct {
+	// Inline is the source itself, at most 128 KiB.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=131072
+	Inline string `json:"inline,omitempty"`
+	// ConfigMapRef is a key of a ConfigMap in the Plugin's namespace that holds the source.
+	// +optional
+	ConfigMapRef *KeyRef `json:"configMapRef,omitempty"`
+}
+
+// KeyRef names a key of a ConfigMap or Secret.
+type KeyRef struct {
+	// Name of the object.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+	// Key in the object's data.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Key string `json:"key"`
+}
+
+// WasmPlugin is a proxy-wasm module. Its fields have the names and meanings of Istio's WasmPlugin.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.imagePullSecret) || self.url.startsWith('oci://') || !self.url.contains('://')",message="imagePullSecret needs an oci:// url"
+type WasmPlugin struct {
+	// URL of the module: `oci://registry/repository:tag`, `https://…`, `http://…`, or `file:///path` for a
+	// file on the gateway itself. Without a scheme it is an OCI image.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=2048
+	URL string `json:"url"`
+	// SHA256 of the module, for `oci://` of the manifest. A module with another sum is refused by the gateway.
+	// +optional
+	// +kubebuilder:validation:Pattern=`^[a-f0-9]{64}$`
+	SHA256 string `json:"sha256,omitempty"`
+	// ImagePullPolicy says when an OCI image is fetched anew: IfNotPresent (the default, but Always for the tag `latest`) or Always.
+	// +optional
+	// +kubebuilder:validation:Enum=UNSPECIFIED_POLICY;IfNotPresent;Always
+	ImagePullPolicy string `json:"imagePullPolicy,omitempty"`
+	// ImagePullSecret is the name of a kubernetes.io/dockerconfigjson Secret in the root namespace of the
+	// Istio installation, where the generated objects live. It needs gateways that speak TLS to istiod.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	ImagePullSecret string `json:"imagePullSecret,omitempty"`
+	// PluginName is the proxy-wasm root id.
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	PluginName string `json:"pluginName,omitempty"`
+	// VMConfig configures the module's virtual machine.
+	// +optional
+	VMConfig *WasmVMConfig `json:"vmConfig,omitempty"`
+	// FailStrategy says what happens when the module cannot be fetched or traps: FAIL_CLOSE or FAIL_OPEN, and
+	// FAIL_RELOAD, which restarts a trapped module. The default follows the Plugin's failurePolicy.
+	// +optional
+	// +kubebuilder:validation:Enum=FAIL_CLOSE;FAIL_OPEN;FAIL_RELOAD
+	FailStrategy string `json:"failStrategy,omitempty"`
+}
+
+// WasmVMConfig is the configuration of a Wasm virtual machine.
+type WasmVMConfig struct {
+	// Env are the environment variables that the module sees.
+	// +optional
+	// +kubebuilder:validation:MaxItems=256
+	// +listType=map
+	// +listMapKey=name
+	Env []WasmEnvVar `json:"env,omitempty"`
+}
+
+// WasmEnvVar is one environment variable of a Wasm module.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.value) || !has(self.valueFrom) || self.valueFrom == 'INLINE'",message="value may only be set when valueFrom is INLINE"
+type WasmEnvVar struct {
+	// Name of the variable.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	Name string `json:"name"`
+	// ValueFrom is INLINE (the default: `value`) or HOST (the gateway's own environment).
+	// +optional
+	// +kubebuilder:validation:Enum=INLINE;HOST
+	ValueFrom string `json:"valueFrom,omitempty"`
+	// Value of the variable.
+	// +optional
+	// +kubebuilder:validation:MaxLength=2048
+	Value string `json:"value,omitempty"`
+}
+
+// EnvoyPlugin is one of Envoy's own HTTP filters.
+type EnvoyPlugin struct {
+	// TypedConfig is the filter's configuration, with its type in `@type`. It may be any HTTP filter that
+	// Istio's proxy has and that does not end the chain itself.
+	// +required
+	// +kubebuilder:pruning:PreserveUnknownFields
+	// +kubebuilder:validation:Type=object
+	TypedConfig *apiextensionsv1.JSON `json:"typedConfig"`
+}
+
+// Conditions of a Plugin and a ClusterPlugin.
+const (
+	// ConditionAccepted says whether the plugin can be used: its kind, config and references are right.
+	//
+	// Reasons when True: Accepted.
+	// Reasons when False: the reason of the finding that makes it unusable (see package finding), for example InvalidConfig.
+	// Traffic when False: routes that name it answer 503, or skip it if its failurePolicy is FailOpen.
+	ConditionAccepted = "Accepted"
+	// ConditionProgrammed says whether the gateways run the current generation.
+	//
+	// Reasons when True: Programmed.
+	// Reasons when False: NotAccepted, Rejected (a gateway refused it; the message is the gateway's own), Pending.
+	// Reasons when Unknown: NoEvidence (istiod could not be asked), NoGateway.
+	ConditionProgrammed = "Programmed"
+)
+
+// PluginStatus says whether a plugin can be used and where it is used.
+type PluginStatus struct {
+	// ObservedGeneration is the generation of the spec that this status speaks of.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// Type of the plugin: the name of the built-in, or Lua, Wasm or Envoy.
+	// +optional
+	Type string `json:"type,omitempty"`
+	// Attached is the number of routes that run this plugin.
+	// +optional
+	Attached int32 `json:"attached"`
+	// AttachedRoutes are the first few of these routes, as `<kind>/<namespace>/<name>[:<route>]`.
+	// +optional
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=atomic
+	AttachedRoutes []string `json:"attachedRoutes,omitempty"`
+	// Conditions: Accepted and Programmed.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}

@@ -1,0 +1,88 @@
+// Package builtin is what a built-in plugin is made of: a name, a schema, and a function from a valid config to parts.
+package builtin
+
+import (
+	"github.com/istio-plugins/istio-plugins/pkg/config"
+	"github.com/istio-plugins/istio-plugins/pkg/part"
+)
+
+// Builtin is a built-in plugin.
+type Builtin struct {
+	// Name as users write it.
+	Name string
+	// Schema checks and documents the config.
+	Schema *Schema
+	// Auth marks a plugin that authenticates: it establishes the Consumer for what comes later in the chain.
+	Auth bool
+	// Answers marks a plugin that does for a caller what only an authenticated one should get: it answers, changes or
+	// counts the request. lint warns when it stands before one with Auth.
+	Answers bool
+	// Build makes the parts of one use of the plugin. The config has passed Schema and holds all defaults.
+	// Problems of severity error make the plugin unusable.
+	Build func(Use, config.Value) ([]part.Part, []Problem)
+}
+
+// Use is where and by whom a plugin is used. Build may depend on nothing else.
+type Use struct {
+	// Plugin is the name for messages: the Plugin's, or the built-in's where it is used by its bare name.
+	Plugin string
+	// Instance tells this use's shared names (such as a metadata key) from those of other uses in the same chain. It
+	// does not change when the config is edited.
+	Instance string
+	// Namespace of the object that names the plugin; Consumers are looked up there. Lua parts may depend on it, native
+	// filters must not: namespaces that use one plugin share them.
+	Namespace string
+	// FailOpen is the plugin's failure policy.
+	FailOpen bool
+	// Consumers of a namespace.
+	Consumers Consumers
+}
+
+// Consumers answers who may authenticate.
+type Consumers interface {
+	// In returns the credentials of a type and all consumers in namespace, and in those of from that granted it
+	// to namespace. Problems name what in from is not granted.
+	In(namespace string, from []string, credentialType string) (*Credentials, []Problem)
+}
+
+// Credentials are the usable credentials of one type, and the consumers they belong to.
+type Credentials struct {
+	// ID names the set: the namespaces and the type. It does not change with the content.
+	ID string
+	// All credentials, in a stable order.
+	All []Credential
+	// Consumers of these namespaces, in a stable order, also those without a credential of this type.
+	Consumers []Consumer
+}
+
+// Credential is one usable credential: the Secret's data and whose it is.
+type Credential struct {
+	// ID is the Secret's uid, or a stable replacement where there is none.
+	ID string
+	// Data of the Secret. It must not appear in any message.
+	Data map[string][]byte
+	// Consumer it belongs to.
+	Consumer Consumer
+}
+
+// Consumer is an authenticated caller, as plugins and upstreams see it.
+type Consumer struct {
+	// ID is the object's uid, or a stable replacement where there is none.
+	ID string
+	// Name of the object.
+	Name string
+	// Username and CustomID as in its spec; either may be empty.
+	Username, CustomID string
+	// Groups, sorted.
+	Groups []string
+}
+
+// Problem is something wrong with a config.
+type Problem struct {
+	// Path in the config, for example `key_names[0]`; empty for the whole.
+	Path string
+	// Message without the path; never holds a secret.
+	Message string
+	// Warning problems do not make the plugin unusable.
+	Warning bool
+}

@@ -1,0 +1,49 @@
+// Package catalog is the set of built-in plugins. Each has a folder of its own with its schema (fields, defaults
+// and documentation in one place), its Lua or native builder, and its tests. Adding one is adding a folder and a
+// line in All.
+package catalog
+
+import (
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/correlationid"
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/cors"
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/iprestriction"
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/keyauth"
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/ratelimiting"
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/requesttermination"
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/requesttransformer"
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/responsetransformer"
+)
+
+// All are the built-in plugins, by name.
+func All() []*builtin.Builtin {
+	return []*builtin.Builtin{
+		correlationid.Builtin,
+		cors.Builtin,
+		iprestriction.Builtin,
+		keyauth.Builtin,
+		ratelimiting.Builtin,
+		requesttermination.Builtin,
+		requesttransformer.Builtin,
+		responsetransformer.Builtin,
+	}
+}
+
+// Find returns the built-in of a name.
+func Find(name string) (*builtin.Builtin, bool) {
+	for _, b := range All() {
+		if b.Name == name {
+			return b, true
+		}
+	}
+	return nil, false
+}
+
+// Names of all built-in plugins, in order.
+func Names() []string {
+	var names []string
+	for _, b := range All() {
+		names = append(names, b.Name)
+	}
+	return names
+}

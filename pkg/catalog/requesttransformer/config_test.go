@@ -1,0 +1,84 @@
+package requesttransformer
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/istio-plugins/istio-plugins/pkg/internal/envoytest"
+	"github.com/istio-plugins/istio-plugins/pkg/part"
+)
+
+const understood = ` is no template that is understood; there are $(headers.name), $(headers["x-name"]), $(query_params.name) and $(query_params["name"]), each with an optional or "text"`
+
+func TestConfig(t *testing.T) {
+	for name, c := range map[string]struct {
+		config string
+		want   []string
+	}{
+		"nothing":                         {`{}`, nil},
+		"an entry without its value":      {`{add: {headers: ["a:b", "c"]}}`, []string{`add.headers[1]: "c" is not of the form name:value`}},
+		"with an empty value":             {`{replace: {querystring: ["c:"]}}`, []string{`replace.querystring[0]: "c:" is not of the form name:value`}},
+		"with a blank value":              {`{replace: {headers: ["c: "]}}`, []string{"replace.headers[0]: c has an empty value"}},
+		"without a name":                  {`{append: {body: [":c"]}}`, []string{`append.body[0]: ":c" is not of the form name:value`}},
+		"a rename to nothing":             {`{rename: {body: ["a"]}}`, []string{`rename.body[0]: "a" is not of the form old:new`}},
+		"an empty entry":                  {`{remove: {body: [""]}}`, []string{"remove.body[0]: must not be shorter than 1 characters"}},
+		"a header name with a blank":      {`{remove: {headers: ["a b"]}}`, []string{`remove.headers[0]: "a b" is no header name`}},
+		"a pair in remove":                {`{remove: {headers: ["a:b"]}}`, []string{`remove.headers[0]: "a:b" is no header name`}},
+		"a new header name with a blank":  {`{rename: {headers: ["a:b c"]}}`, []string{`rename.headers[0]: "b c" is no header name`}},
+		"a pseudo header":                 {`{remove: {headers: [":path"]}}`, []string{`remove.headers[0]: ":path" is no header name`}},
+		"framing":                         {`{remove: {headers: [Content-Length]}, add: {headers: ["transfer-encoding:chunked"]}, rename: {headers: ["a:Connection"]}}`, []string{"remove.headers[0]: content-length frames the message and cannot be changed", "rename.headers[0]: connection frames the message and cannot be changed", "add.headers[0]: transfer-encoding frames the message and cannot be changed"}},
+		"a line break":                    {`{add: {headers: ["a:b\r\nc: d"]}}`, []string{"add.headers[0]: a header value cannot hold CR, LF or NUL"}},
+		"a line break in a query":         {`{add: {querystring: ["a:b\r\nc"]}}`, nil},
+		"remove Host":                     {`{remove: {headers: [Host]}}`, []string{"warning remove.headers[0]: Host is always there and is left as it is, use replace"}},
+		"add Host":                        {`{add: {headers: ["host:a"]}}`, []string{"warning add.headers[0]: Host is always there and is left as it is, use replace"}},
+		"append Host":                     {`{append: {headers: ["host:a"]}}`, []string{"append.headers[0]: a request has one Host, use replace"}},
+		"CONNECT":                         {`{http_method: connect}`, []string{"http_method: CONNECT opens a tunnel, which no other request can become"}},
+		"no method":                       {`{http_method: "GET /"}`, []string{`http_method: "GET /" does not match ^[A-Za-z]+$`}},
+		"a relative uri":                  {`{replace: {uri: a/b}}`, []string{`replace.uri: "a/b" does not begin with /`}},
+		"an empty uri":                    {`{replace: {uri: ""}}`, []string{"replace.uri: must not be shorter than 1 characters"}},
+		"Lua":                             {`{add: {headers: ["a:$(os.time())"]}}`, []string{"add.headers[0]: $(os.time()" + understood}},
+		"Lua behind a reference":          {`{add: {headers: ['a:x$(headers.a .. "b")']}}`, []string{`add.headers[0]: $(headers.a .. "b")` + understood}},
+		"a dash in a short name":          {`{add: {headers: ["a:$(headers.x-y)"]}}`, []string{"add.headers[0]: $(headers.x-y)" + understood}},
+		"captures of the uri":             {`{replace: {uri: "/$(uri_captures.a)"}}`, []string{"replace.uri: $(uri_captures.a)" + understood}},
+		"shared":                          {`{add: {body: ["a:$(shared.a)"]}}`, []string{"add.body[0]: $(shared.a)" + understood}},
+		"a template without end":          {`{add: {body: ["a:$(headers.a"]}}`, []string{"add.body[0]: $(headers.a" + understood}},
+		"or without a text":               {`{add: {body: ["a:$(headers.a or headers.b)"]}}`, []string{"add.body[0]: $(headers.a or headers.b)" + understood}},
+		"or grown together":               {`{add: {body: ['a:$(headers.aor "b")']}}`, []string{`add.body[0]: $(headers.aor "b")` + understood}},
+		"a template as a new name":        {`{rename: {querystring: ["a:$(headers.b)"]}}`, []string{"rename.querystring[0]: a new name cannot be a template"}},
+		"a template as a new header name": {`{rename: {headers: ["a:$(headers.b)"]}}`, []string{`rename.headers[0]: "$(headers.b)" is no header name`}},
+		"an unknown list":                 {`{add: {header: [a]}}`, []string{`add.header: unknown field, did you mean "headers"?`}},
+		"uri elsewhere":                   {`{add: {uri: /a}}`, []string{"add.uri: unknown field, known ones are body, headers, querystring"}},
+		"a text for a list":               {`{remove: {headers: a}}`, []string{"remove.headers: must be a list, not a string"}},
+		"Kong's fields without meaning":   {`{tags: [a]}`, []string{"warning tags: has no meaning here and is ignored"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, got := use(t, c.config)
+			if d := cmp.Diff(c.want, got); d != "" {
+				t.Errorf("problems (-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
+// What is held to be changed cannot be larger than Envoy's buffer; what is not changed is not held.
+func TestLargeBody(t *testing.T) {
+	changes, _ := use(t, `{remove: {body: [a]}}`)
+	chains := map[string][]part.Part{"chain": changes}
+	body := `{"a":"` + strings.Repeat("x", 2<<20) + `"}`
+	for _, version := range envoytest.Versions {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			gateway := envoytest.Start(t, version, envoytest.Config{Chains: chains}).Gateway("chain")
+			a := gateway.Do(t, envoytest.Request{Method: "POST", Header: []string{"content-type: application/json"}, Body: body})
+			if a.Status != 413 || a.Upstream != nil {
+				t.Errorf("status %d, body %.100s", a.Status, a.Body)
+			}
+			a = gateway.Do(t, envoytest.Request{Method: "POST", Header: []string{"content-type: text/plain"}, Body: body})
+			if a.Status != 200 || a.Upstream.Body != body {
+				t.Errorf("status %d, body %.100s", a.Status, a.Body)
+			}
+		})
+	}
+}

@@ -1,0 +1,237 @@
+-- Changes the request in Kong's order: uri, method, headers, body, query. `edit` is edit.lua, which stands in front.
+
+local config = ...
+
+local ipairs, type = ipairs, type
+local concat, insert = table.concat, table.insert
+local byte, find, format, gmatch = string.byte, string.find, string.format, string.gmatch
+local gsub, match, sub = string.gsub, string.match, string.sub
+
+local FORM = "application/x-www-form-urlencoded"
+
+-- Arguments of a query or a form: a list of {name = decoded, text = as sent}.
+
+local function arguments(text)
+  local list = {}
+  if text and text ~= "" then
+    for piece in gmatch(text .. "&", "([^&]*)&") do
+      insert(list, {name = pdk.url.decode(match(piece, "^[^=]*"), true), text = piece})
+    end
+  end
+  return list
+end
+
+local ARGUMENT = {}
+
+function ARGUMENT.make(name, value)
+  return {name = name, text = pdk.url.encode(name) .. "=" .. pdk.url.encode(value)}
+end
+
+function ARGUMENT.renamed(item, name)
+  return {name = name, text = pdk.url.encode(name) .. (match(item.text, "=.*$") or "")}
+end
+
+function ARGUMENT.append(list, name, value)
+  insert(list, ARGUMENT.make(name, value))
+end
+
+-- The decoded value, or nil where there is no `=`.
+local function argument_value(item)
+  local text = match(item.text, "=(.*)$")
+  return text and pdk.url.decode(text, true)
+end
+
+local function joined(list)
+  local texts = {}
+  for i, a in ipairs(list) do
+    texts[i] = a.text
+  end
+  return concat(texts, "&")
+end
+
+-- Encodes anew what a form's client may have left unencoded.
+local function normalized(list)
+  for i, item in ipairs(list) do
+    local value = argument_value(item)
+    list[i] = value and ARGUMENT.make(item.name, value) or {name = item.name, text = pdk.url.encode(item.name)}
+  end
+  return list
+end
+
+-- Templates: a value is a text, or a list of texts and {reference, default}.
+
+-- The value of a query argument, `true` where it has no `=`, as Kong renders it.
+local function query_value(list, name)
+  for _, a in ipairs(list) do
+    if a.name == name then
+      return argument_value(a) or "true"
+    end
+  end
+end
+
+-- Kong's header tables take `_` for `-`, so that `$(headers.x_request_id)` can be written.
+local function header_value(handle, name)
+  return pdk.headers(handle, name)[1] or pdk.headers(handle, (gsub(name, "_", "-")))[1]
+end
+
+-- What the references of the config are in this request, before anything is changed.
+local function lookup(handle)
+  local values = {}
+  local list
+  for i, reference in ipairs(config.references) do
+    if reference.from == "headers" then
+      values[i] = header_value(handle, reference.name)
+    else
+      if not list then
+        local _, query = pdk.path(handle)
+        list = arguments(query)
+      end
+      values[i] = query_value(list, reference.name)
+    end
+  end
+  return values
+end
+
+local function render(template, values, escape)
+  if type(template) == "string" then
+    return template
+  end
+  local out = {}
+  for i, piece in ipairs(template) do
+    if type(piece) == "string" then
+      out[i] = piece
+    else
+      local value = values[piece.reference] or piece.default or ""
+      out[i] = escape and escape(value) or value
+    end
+  end
+  return concat(out)
+end
+
+local function percent(c)
+  return format("%%%02X", byte(c))
+end
+
+-- A value in a path keeps its slashes; all that means something else in a URI is encoded.
+local function path_escape(value)
+  return (gsub(value, "[^A-Za-z0-9%-._~/!$&'()*+,;=:@]", percent))
+end
+
+local function body_text(handle)
+  local body = handle:body()
+  if body and body:length() > 0 then
+    return body:getBytes(0, body:length())
+  end
+end
+
+-- A method without a body moves the fields of a form to the query, and the body is dropped.
+local function form_to_query(handle)
+  if edit.media_type(handle) ~= FORM then
+    return
+  end
+  local text = body_text(handle)
+  if not text then
+    return
+  end
+  handle:body():setBytes("")
+  pdk.remove_header(handle, "content-type")
+  local path, query = pdk.path(handle)
+  local fields = joined(normalized(arguments(text)))
+  if query and query ~= "" then
+    fields = query .. "&" .. fields
+  end
+  pdk.set_path(handle, path, fields)
+end
+
+local BODILESS = {GET = true, HEAD = true, TRACE = true}
+
+local function set_method(handle)
+  local method = config.http_method
+  if not method then
+    return
+  end
+  local before = pdk.header(handle, ":method")
+  if (before == "HEAD") ~= (method == "HEAD") then
+    pdk.save(handle, "before", before)
+  end
+  pdk.set_header(handle, ":method", method)
+  if BODILESS[method] then
+    form_to_query(handle)
+  end
+end
+
+local function set_body(handle, value)
+  if not edit.wanted(config.body) then
+    return
+  end
+  local media_type = edit.media_type(handle)
+  if media_type ~= FORM and media_type ~= "application/json" then
+    return
+  end
+  local text = body_text(handle)
+  if not text then
+    return
+  end
+  local new
+  if media_type == FORM then
+    new = joined(edit.list(normalized(arguments(text)), config.body, ARGUMENT, value))
+  else
+    new = edit.json(text, config.body, function(template)
+      return pdk.json.encode(value(template))
+    end)
+  end
+  if new and new ~= text then
+    handle:body():setBytes(new)
+  end
+end
+
+local function set_query(handle, value)
+  if not edit.wanted(config.querystring) then
+    return
+  end
+  local path, query = pdk.path(handle)
+  local list = edit.list(arguments(query), config.querystring, ARGUMENT, value)
+  local new = joined(list)
+  if new ~= (query or "") then
+    pdk.set_path(handle, path, #list > 0 and new or nil)
+  end
+end
+
+local function request(handle)
+  local values = lookup(handle)
+  local function value(template)
+    return render(template, values)
+  end
+  -- A client must not be able to end a header line by what it sends.
+  local function header(template)
+    local text = render(template, values)
+    return not find(text, "[%z\r\n]") and text or nil
+  end
+  if config.uri then
+    local path = render(config.uri, values, path_escape)
+    local _, query = pdk.path(handle)
+    pdk.set_path(handle, sub(path, 1, 1) == "/" and path or "/" .. path, query)
+  end
+  set_method(handle)
+  edit.headers(handle, config.headers, header)
+  set_body(handle, value)
+  set_query(handle, value)
+end
+
+-- Whether an answer has a body depends on the method, and Envoy frames what it sends by the upstream's. A client that
+-- sent another one would wait for a body, or take the body for the next answer.
+local function response(handle)
+  local before = pdk.saved(handle, "before")
+  if not before then
+    return
+  elseif before ~= "HEAD" then
+    pdk.remove_header(handle, "content-length")
+    return
+  end
+  local body = handle:body()
+  if body then
+    body:setBytes("")
+  end
+end
+
+return {request = request, response = config.http_method and response}

@@ -1,0 +1,92 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/istio-plugins/istio-plugins/pkg/files"
+	"github.com/istio-plugins/istio-plugins/pkg/finding"
+	"github.com/istio-plugins/istio-plugins/pkg/snapshot"
+)
+
+// input are the flags that say what is compiled, and for which installation.
+type input struct {
+	paths         []string
+	namespace     string
+	istioVersion  string
+	rootNamespace string
+	unknownRoutes string
+}
+
+func (in *input) flags(cmd *cobra.Command) {
+	defaults := snapshot.Options{}.Defaults()
+	f := cmd.Flags()
+	f.StringSliceVarP(&in.paths, "filename", "f", nil, "file or folder with objects, - for stdin; repeatable")
+	f.StringVarP(&in.namespace, "namespace", "n", "default", "namespace of objects that name none")
+	f.StringVar(&in.istioVersion, "istio-version", defaults.IstioVersion.String(), "version of Istio, for example 1.31")
+	f.StringVar(&in.rootNamespace, "root-namespace", defaults.RootNamespace, "Istio's root namespace, where generated objects live")
+	f.StringVar(&in.unknownRoutes, "unknown-routes", string(defaults.UnknownRoutes), "what a VirtualService answers that is not compiled yet: allow (no plugins) or deny (503)")
+	must(cmd.RegisterFlagCompletionFunc("istio-version", cobra.FixedCompletions([]string{"1.29", "1.30", "1.31"}, cobra.ShellCompDirectiveNoFileComp)))
+	must(cmd.RegisterFlagCompletionFunc("unknown-routes", cobra.FixedCompletions([]string{"allow", "deny"}, cobra.ShellCompDirectiveNoFileComp)))
+	must(cmd.MarkFlagFilename("filename", "yaml", "yml", "json"))
+}
+
+// must is for registrations that fail only where a flag's name is misspelt in the source.
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// load reads the objects.
+func (in *input) load(stdin io.Reader) (*snapshot.Snapshot, error) {
+	if len(in.paths) == 0 {
+		return nil, errors.New("nothing to read: name files or folders with -f, or -f - for stdin")
+	}
+	options, err := in.options()
+	if err != nil {
+		return nil, err
+	}
+	return files.Load(options, in.namespace, in.paths, stdin)
+}
+
+func (in *input) options() (snapshot.Options, error) {
+	version, err := snapshot.ParseVersion(in.istioVersion)
+	if err != nil {
+		return snapshot.Options{}, fmt.Errorf("--istio-version: %w", err)
+	}
+	unknown := snapshot.UnknownRoutes(in.unknownRoutes)
+	if unknown != snapshot.AllowUnknown && unknown != snapshot.DenyUnknown {
+		return snapshot.Options{}, fmt.Errorf("--unknown-routes: %q is neither allow nor deny", in.unknownRoutes)
+	}
+	return snapshot.Options{IstioVersion: version, RootNamespace: in.rootNamespace, UnknownRoutes: unknown}, nil
+}
+
+// choice is a flag with few values.
+func choice(cmd *cobra.Command, into *string, short, name, usage string, values ...string) {
+	cmd.Flags().StringVarP(into, name, short, values[0], usage)
+	must(cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)))
+}
+
+// printFindings writes a line for each finding, and fails if one is an error.
+func printFindings(w io.Writer, findings []finding.Finding) error {
+	for _, f := range findings {
+		if _, err := fmt.Fprintln(w, f); err != nil {
+			return err
+		}
+	}
+	return judge(findings)
+}
+
+// judge turns findings into the command's result.
+func judge(findings []finding.Finding) error {
+	for _, f := range findings {
+		if f.Severity() == finding.Error {
+			return errFindings
+		}
+	}
+	return nil
+}

@@ -1,0 +1,356 @@
+package compile
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/istio-plugins/istio-plugins/pkg/dispatch"
+	"github.com/istio-plugins/istio-plugins/pkg/emit"
+	"github.com/istio-plugins/istio-plugins/pkg/finding"
+	"github.com/istio-plugins/istio-plugins/pkg/lua"
+	"github.com/istio-plugins/istio-plugins/pkg/part"
+	"github.com/istio-plugins/istio-plugins/pkg/resolve"
+	"github.com/istio-plugins/istio-plugins/pkg/snapshot"
+	"github.com/istio-plugins/istio-plugins/pkg/topology"
+)
+
+// workload emits everything for one workload.
+func (c *compiler) workload(w *topology.Workload, services []*service, bound map[*topology.Workload][]*service, emitter *emit.Emitter, s *snapshot.Snapshot) ([]emit.Object, []Origin) {
+	deny := c.options.UnknownRoutes == snapshot.DenyUnknown
+	pool := c.pool(w, services, s)
+	unit := dispatch.Unit{Workload: w.ID, DenyUnknown: deny, Pool: pool}
+	for _, sv := range services {
+		if deny || !sv.plain {
+			unit.Bindings = append(unit.Bindings, sv.binding)
+		}
+	}
+	known := len(unit.Bindings)
+	if deny {
+		unit.Bindings = append(unit.Bindings, strangers(w, services, bound)...)
+	}
+	out := emit.Workload{Workload: w, Pool: pool}
+	out.Unit = c.fit(w, &unit, services, emitter)
+	for _, g := range serverGroups(w) {
+		narrow := dispatch.Unit{Workload: w.ID, Name: g.name, DenyUnknown: deny, Pool: pool}
+		for i, b := range unit.Bindings {
+			// A stranger's Gateway may have a server of the same SNI host, whose filter chains get these tables, too.
+			if stranger := i >= known; stranger || g.serves[b.Key] {
+				narrow.Bindings = append(narrow.Bindings, b)
+			}
+		}
+		server := emit.Server{Name: g.name, Hosts: g.hosts, Unit: narrow.Compile()}
+		// What does not fit into one object stays with the gateway's own tables, which hold everything.
+		if emitter.ServerSize(server, out.Unit) < emit.MaxObject {
+			out.Servers = append(out.Servers, server)
+		}
+	}
+	objects := emitter.Objects(out)
+	return objects, c.origins(w, out, objects)
+}
+
+// strangers are VirtualServices that only another workload's filters know, on pods that may have both. Where unknown
+// ones are denied, these must be known here, too.
+func strangers(w *topology.Workload, services []*service, bound map[*topology.Workload][]*service) []dispatch.Binding {
+	known := map[string]bool{}
+	for _, sv := range services {
+		known[sv.binding.Key] = true
+	}
+	var out []dispatch.Binding
+	for _, other := range w.Overlapping {
+		for _, sv := range bound[other] {
+			if !known[sv.binding.Key] {
+				known[sv.binding.Key] = true
+				out = append(out, dispatch.Binding{Key: sv.binding.Key})
+			}
+		}
+	}
+	return out
+}
+
+// pool numbers the Wasm plugins of a workload. Routes whose plugin gets no number are refused.
+func (c *compiler) pool(w *topology.Workload, services []*service, s *snapshot.Snapshot) *dispatch.Pool {
+	plugins := map[string]part.Wasm{}
+	for _, sv := range services {
+		sv.eachRun(func(r *dispatch.Run) {
+			for _, p := range r.Parts {
+				if wasm, ok := p.Part.(part.Wasm); ok {
+					plugins[p.Name] = wasm
+				}
+			}
+		})
+	}
+	pool, left := dispatch.NewPool(plugins, emit.ReadNumbers(s.EnvoyFilters, w.ID), emit.SecretName(c.options))
+	if len(left) > 0 {
+		c.refuseRuns(services, finding.Finding{
+			Reason:  finding.TooManyWasm,
+			Problem: fmt.Sprintf("%d Wasm plugins, each with a config of its own, run on one gateway, which has places for %d", len(plugins), dispatch.MaxWasm),
+			Remedy:  "let routes share a Wasm plugin with one config, or use several gateways",
+		}, func(_ *service, r *dispatch.Run) bool {
+			return slices.ContainsFunc(r.Parts, func(p dispatch.Placed) bool { return slices.Contains(left, p.Name) })
+		})
+	}
+	return pool
+}
+
+// eachRun visits every run of a service, for change.
+func (s *service) eachRun(visit func(*dispatch.Run)) {
+	routes := func(r dispatch.Routes) dispatch.Routes {
+		visit(&r.Default)
+		for name, run := range r.Named {
+			visit(&run)
+			r.Named[name] = run
+		}
+		return r
+	}
+	s.binding.Routes = routes(s.binding.Routes)
+	for port, r := range s.binding.ByPort {
+		s.binding.ByPort[port] = routes(r)
+	}
+}
+
+// refuseRuns makes runs answer 503 that a gateway cannot hold.
+func (c *compiler) refuseRuns(services []*service, f finding.Finding, concerned func(*service, *dispatch.Run) bool) int {
+	refused := 0
+	for _, sv := range services {
+		sv.eachRun(func(r *dispatch.Run) {
+			if r.Refused || !concerned(sv, r) {
+				return
+			}
+			refused++
+			*r = dispatch.Run{Refused: true}
+			own := f
+			own.Object, own.Place = sv.VirtualService.Ref(), annotationPlace
+			issue := c.report.once(own, false)
+			c.report.hit(issue, sv.VirtualService.Ref().String())
+			for i := range sv.Groups {
+				sv.Groups[i].refuse(issue)
+			}
+		})
+	}
+	return refused
+}
+
+// refuse notes on every route of the group that it answers 503. Which of them it is was lost with their runs; that a
+// gateway cannot hold one of them is rare enough to say it of all.
+func (g *Group) refuse(i *resolve.Issue) {
+	g.Default.Refused = i
+	for n := range g.Named {
+		g.Named[n].Refused = i
+	}
+}
+
+// fit compiles a unit and, where resources are larger than an object may be, refuses the runs that make them so, the
+// largest entries first, until all fit. A table that even refusals fill is closed: everything in it answers 503.
+func (c *compiler) fit(w *topology.Workload, unit *dispatch.Unit, services []*service, emitter *emit.Emitter) dispatch.Compiled {
+	for {
+		compiled := unit.Compile()
+		tooLarge, entries := oversized(compiled, emitter)
+		if len(tooLarge) == 0 {
+			return compiled
+		}
+		f := finding.Finding{
+			Reason:  finding.DoesNotFit,
+			Problem: fmt.Sprintf("what the gateway runs does not fit into objects of %d bytes: %s", emit.MaxObject, finding.Routes(tooLarge)),
+			Remedy:  "move some VirtualServices to another gateway, or make configs smaller",
+		}
+		refused := c.refuseRuns(services, f, func(sv *service, r *dispatch.Run) bool {
+			return entries[sv.binding.Key] || uses(r, entries)
+		})
+		if refused == 0 {
+			for _, name := range tooLarge {
+				unit.Close(name)
+			}
+			f.Object = finding.Object{Kind: "EnvoyFilter", Namespace: c.options.RootNamespace, Name: emit.SkeletonName(w)}
+			f.Traffic = "every VirtualService in these tables answers 503, also those without plugins"
+			c.report.add(f)
+		}
+		c.rebind(unit, services)
+	}
+}
+
+// uses says whether a run needs an entry of a slot's table or of a Lua runtime.
+func uses(r *dispatch.Run, entries map[string]bool) bool {
+	return slices.ContainsFunc(r.Parts, func(p dispatch.Placed) bool {
+		if l, ok := p.Part.(part.Lua); ok && slices.ContainsFunc(lua.NewProgram(l).Shared, func(s part.Shared) bool { return entries[s.Name] }) {
+			return true
+		}
+		return entries[p.Name]
+	})
+}
+
+// rebind takes the bindings anew after runs were refused.
+func (c *compiler) rebind(unit *dispatch.Unit, services []*service) {
+	now := make(map[string]dispatch.Binding, len(services))
+	for _, sv := range services {
+		now[sv.binding.Key] = sv.binding
+	}
+	for i, b := range unit.Bindings {
+		if n, ok := now[b.Key]; ok {
+			unit.Bindings[i] = n
+		}
+	}
+}
+
+// serverGroup is a TLS server with filter chains of its own, or several that share an SNI host.
+type serverGroup struct {
+	name   string
+	hosts  []string        // one for each server
+	serves map[string]bool // keys of VirtualServices
+}
+
+// manyServers is from how many TLS servers on each gets tables of its own. Below, a table for everything is cheaper
+// than more patches: istiod's cost grows with patches times servers.
+const manyServers = 8
+
+// serverGroups are the TLS servers of a workload that can be told by SNI, if there are many.
+func serverGroups(w *topology.Workload) []serverGroup {
+	type server struct {
+		topology.Server
+		gateway *topology.Gateway
+	}
+	var servers []server
+	for _, g := range w.Gateways {
+		for _, s := range g.Servers {
+			if s.TLS {
+				servers = append(servers, server{s, g})
+			}
+		}
+	}
+	if len(servers) <= manyServers {
+		return nil
+	}
+	byHost := map[string]int{} // SNI host to group
+	var groups []*serverGroup
+	members := map[int][]server{}
+	for _, s := range servers {
+		if slices.ContainsFunc(s.Hosts, func(h topology.Host) bool { return h.Name == "*" }) {
+			continue // its filter chain has no SNI
+		}
+		at := -1
+		for _, h := range s.Hosts {
+			if i, ok := byHost[h.Name]; ok {
+				at = i
+			}
+		}
+		if at < 0 {
+			at = len(groups)
+			groups = append(groups, &serverGroup{})
+		}
+		for _, h := range s.Hosts {
+			if i, ok := byHost[h.Name]; ok && i != at {
+				members[at] = append(members[at], members[i]...)
+				groups[at].hosts = append(groups[at].hosts, groups[i].hosts...)
+				for host, j := range byHost {
+					if j == i {
+						byHost[host] = at
+					}
+				}
+				members[i], groups[i].hosts = nil, nil
+			}
+			byHost[h.Name] = at
+		}
+		members[at] = append(members[at], s)
+		groups[at].hosts = append(groups[at].hosts, s.Hosts[0].Name)
+	}
+	var out []serverGroup
+	for i, g := range groups {
+		if len(g.hosts) == 0 {
+			continue
+		}
+		slices.Sort(g.hosts)
+		g.hosts = slices.Compact(g.hosts)
+		h := xxhash.New()
+		g.serves = map[string]bool{}
+		for _, host := range g.hosts {
+			_, _ = h.WriteString(host + "\x00")
+		}
+		g.name = fmt.Sprintf("tls-%08x", uint32(h.Sum64()))
+		for _, s := range members[i] {
+			for _, v := range s.gateway.Bound {
+				if s.Serves(v) {
+					g.serves[v.Key] = true
+				}
+			}
+		}
+		out = append(out, *g)
+	}
+	slices.SortFunc(out, func(a, b serverGroup) int { return cmp.Compare(a.name, b.name) })
+	return out
+}
+
+// oversized finds the resources that do not fit, and the entries to refuse: the largest, until the rest fits.
+func oversized(u dispatch.Compiled, emitter *emit.Emitter) (names []string, entries map[string]bool) {
+	entries = map[string]bool{}
+	for r := range u.Resources() {
+		total := emitter.ResourceSize(r)
+		if total <= emit.MaxObject {
+			continue
+		}
+		names = append(names, r.Name)
+		sizes := emitter.EntrySizes(r)
+		keys := slices.SortedFunc(maps.Keys(sizes), func(a, b string) int {
+			return cmp.Or(cmp.Compare(sizes[b], sizes[a]), cmp.Compare(a, b))
+		})
+		for _, k := range keys {
+			if total <= emit.MaxObject*9/10 {
+				break
+			}
+			entries[k] = true
+			total -= sizes[k]
+		}
+	}
+	return names, entries
+}
+
+// origins says where every entry of a workload's objects comes from.
+func (c *compiler) origins(w *topology.Workload, out emit.Workload, objects []emit.Object) []Origin {
+	carrier := map[string]string{}
+	for _, o := range objects {
+		for _, name := range o.Resources {
+			carrier[name] = o.Name()
+		}
+	}
+	gateways := make([]Cause, len(w.Gateways))
+	for i, g := range w.Gateways {
+		gateways[i] = Cause{Object: g.Ref(), Place: "spec.selector"}
+	}
+	services := map[string]Cause{}
+	for _, v := range c.topology.VirtualServices {
+		services[v.Key] = Cause{Object: v.Ref()}
+	}
+	var origins []Origin
+	add := func(resource, entry string, causes []Cause) {
+		origins = append(origins, Origin{Object: carrier[resource], Resource: resource, Entry: entry, Causes: causes})
+	}
+	for _, f := range out.Unit.Filters {
+		origins = append(origins, Origin{Object: emit.SkeletonName(w), Resource: f.Name, Causes: gateways})
+	}
+	units := []dispatch.Compiled{out.Unit}
+	for _, s := range out.Servers {
+		units = append(units, s.Unit)
+	}
+	for _, u := range units {
+		for r := range u.Resources() {
+			add(r.Name, "", gateways)
+			for _, key := range r.Keys {
+				if v, ok := services[key]; ok {
+					add(r.Name, key, []Cause{v})
+				} else {
+					add(r.Name, key, c.causes[key])
+				}
+			}
+		}
+	}
+	for _, r := range out.Pool.Resources(w.ID) {
+		causes := gateways
+		if r.Wasm != nil {
+			causes = c.causes[r.Identity]
+		}
+		add(r.Name, "", causes)
+	}
+	return origins
+}

@@ -1,0 +1,119 @@
+package consumer
+
+import (
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// kongLabel is the label by which Kong's ingress controller finds credentials. It is not read: a Secret that serves
+// Kong should not start to open another door because both run in one cluster.
+const kongLabel = "konghq.com/credential"
+
+// credentialType is what a Secret of one type holds. The types and their keys are those of Kong's ingress controller
+// (Kong/kubernetes-ingress-controller, internal/admission/validation/consumers/credentials).
+type credentialType struct {
+	name string
+	// required keys, which must not be empty either.
+	required []string
+	// unique is the key by which a credential is found; two credentials with one value of it are a conflict.
+	unique string
+	// group is the key that names a group of the consumer. Such a Secret is no credential to authenticate with.
+	group string
+	// ttl says that the type has an optional ttl.
+	ttl bool
+	// check is what else must hold. Its error must not contain a value.
+	check func(data map[string][]byte) error
+}
+
+// types are all credential types, by name. One more is one more row.
+var types = []credentialType{
+	{name: "acl", required: []string{"group"}, group: "group"},
+	{name: "basic-auth", required: []string{"username", "password"}, unique: "username"},
+	{name: "hmac-auth", required: []string{"username", "secret"}, unique: "username"},
+	{name: "jwt", required: []string{"key"}, unique: "key", check: checkJWT},
+	{name: "key-auth", required: []string{"key"}, unique: "key", ttl: true, check: checkTTL},
+}
+
+func typeNamed(name string) (credentialType, bool) {
+	i := slices.IndexFunc(types, func(t credentialType) bool { return t.name == name })
+	if i < 0 {
+		return credentialType{}, false
+	}
+	return types[i], true
+}
+
+func typeNames() []string {
+	names := make([]string, len(types))
+	for i, t := range types {
+		names[i] = t.name
+	}
+	return names
+}
+
+func (t credentialType) missing(data map[string][]byte) []string {
+	var missing []string
+	for _, key := range t.required {
+		if len(data[key]) == 0 {
+			missing = append(missing, key)
+		}
+	}
+	return missing
+}
+
+func checkTTL(data map[string][]byte) error {
+	ttl, set := data["ttl"]
+	if !set {
+		return nil
+	}
+	if _, err := strconv.ParseUint(string(ttl), 10, 32); err != nil {
+		return errors.New("ttl must be a whole number of seconds")
+	}
+	return nil
+}
+
+// checkJWT checks that a jwt credential has the key that its algorithm needs. The public key of an ES algorithm, too,
+// is under rsa_public_key, as in Kong.
+func checkJWT(data map[string][]byte) error {
+	algorithm := "HS256"
+	if given, set := data["algorithm"]; set {
+		algorithm = string(given)
+	}
+	switch algorithm {
+	case "HS256", "HS384", "HS512":
+		if len(data["secret"]) == 0 {
+			return fmt.Errorf("%s needs secret", algorithm)
+		}
+		return nil
+	case "RS256", "RS384", "RS512":
+		return checkPublicKey[*rsa.PublicKey](data["rsa_public_key"], algorithm, "an RSA")
+	case "ES256", "ES384", "ES512":
+		return checkPublicKey[*ecdsa.PublicKey](data["rsa_public_key"], algorithm, "an EC")
+	}
+	return errors.New("algorithm must be one of HS256, HS384, HS512, RS256, RS384, RS512, ES256, ES384, ES512")
+}
+
+func checkPublicKey[K any](text []byte, algorithm, kind string) error {
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return fmt.Errorf("%s needs rsa_public_key, a public key in PEM", algorithm)
+	}
+	key, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		return errors.New("rsa_public_key is no public key (PKIX)")
+	}
+	if _, ok := key.(K); !ok {
+		return fmt.Errorf("%s needs %s public key", algorithm, kind)
+	}
+	return nil
+}
+
+func endsInSpace(value []byte) bool {
+	return len(value) > 0 && strings.ContainsRune(" \t\r\n\v\f", rune(value[len(value)-1]))
+}

@@ -1,0 +1,278 @@
+// Package emit wraps the Envoy configuration of package dispatch into objects that istiod reads: EnvoyFilters, and
+// WasmPlugins for images with a pull secret. All live in the root namespace, because only EnvoyFilters there select
+// gateways in every namespace, as a Gateway does.
+package emit
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	networking "istio.io/api/networking/v1alpha3"
+	extensionsv1alpha1 "istio.io/client-go/pkg/apis/extensions/v1alpha1"
+	networkingv1alpha3 "istio.io/client-go/pkg/apis/networking/v1alpha3"
+
+	matching "github.com/envoyproxy/go-control-plane/envoy/extensions/common/matching/v3"
+	"google.golang.org/protobuf/proto"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/istio-plugins/istio-plugins/pkg/dispatch"
+	"github.com/istio-plugins/istio-plugins/pkg/snapshot"
+	"github.com/istio-plugins/istio-plugins/pkg/topology"
+)
+
+const (
+	// priority of the EnvoyFilters. It is not 0, because a relative operation at priority 0 depends on the age of
+	// objects (istioctl analyze IST0151), and above 0 they come after those of users who left it unset.
+	priority = 10
+	// serverPriority is that of objects that change what an object with the other priority has inserted.
+	serverPriority = priority + 1
+	// MaxObject is the most bytes of an object: etcd refuses requests above 1.5 MiB, and server-side apply keeps the
+	// names of fields beside their values.
+	MaxObject = 1 << 20
+)
+
+// Keys of labels and annotations. None contains "istio.io": istiod pushes on any touch of an object that has such a key.
+const (
+	workloadLabel     = "istio-plugins/workload"
+	numbersAnnotation = "istio-plugins/wasm-numbers"
+)
+
+// Object is one generated object: one of the two is set.
+type Object struct {
+	EnvoyFilter *networkingv1alpha3.EnvoyFilter
+	WasmPlugin  *extensionsv1alpha1.WasmPlugin
+	// Resources are the ECDS names that it carries, in order, and Size is about how many bytes it has as JSON.
+	Resources []string
+	Size      int
+}
+
+// Name of the object.
+func (o Object) Name() string {
+	if o.WasmPlugin != nil {
+		return o.WasmPlugin.Name
+	}
+	return o.EnvoyFilter.Name
+}
+
+// Workload is what is emitted for one gateway workload.
+type Workload struct {
+	Workload *topology.Workload
+	// Unit is the gateway's own, Servers those of single TLS servers, by the SNI hosts that choose them.
+	Unit    dispatch.Compiled
+	Servers []Server
+	Pool    *dispatch.Pool
+}
+
+// Server is the unit of a TLS server.
+type Server struct {
+	// Name of the unit.
+	Name string
+	// Hosts are one SNI host for each of the server's filter chains.
+	Hosts []string
+	Unit  dispatch.Compiled
+}
+
+// Emitter makes objects.
+type Emitter struct {
+	Options snapshot.Options
+	structs *structWriter
+}
+
+// New returns an Emitter. One Emitter converts each message once, so it should not outlive a compilation.
+func New(o snapshot.Options) *Emitter { return &Emitter{Options: o, structs: newStructWriter()} }
+
+// Objects of a workload, sorted by name.
+func (e *Emitter) Objects(w Workload) []Object {
+	var out []Object
+	add := func(name string, patches ...*networking.EnvoyFilter_EnvoyConfigObjectPatch) {
+		out = append(out, e.envoyFilter(w.Workload, name, priority, patches))
+	}
+	add("skeleton", e.skeleton(w.Unit)...)
+	for _, b := range w.Unit.Bindings {
+		add(lastOf(b.Name, 2), e.resource(b))
+	}
+	var long, runtimes []*networking.EnvoyFilter_EnvoyConfigObjectPatch
+	for slot := range w.Unit.Slots {
+		patches := e.resources(w.Unit.Slots[slot])
+		switch {
+		case len(patches) == 0:
+			continue
+		case len(patches) == 2: // one table of each kind: a long slot
+			long = append(long, patches...)
+		default:
+			e.grouped(fmt.Sprintf("slot.%d", slot), patches, add)
+		}
+		runtimes = append(runtimes, e.resource(w.Unit.Lua[slot]))
+	}
+	e.grouped("slots", long, add)
+	e.grouped("lua", runtimes, add)
+	for _, s := range w.Servers {
+		out = append(out, e.envoyFilter(w.Workload, s.Name, serverPriority, e.server(s, w.Unit)))
+	}
+	out = append(out, e.pool(w)...)
+	slices.SortFunc(out, func(a, b Object) int { return strings.Compare(a.Name(), b.Name()) })
+	return out
+}
+
+// grouped puts resources into one object or, where they would be too large, into one each.
+func (e *Emitter) grouped(name string, patches []*networking.EnvoyFilter_EnvoyConfigObjectPatch, add func(string, ...*networking.EnvoyFilter_EnvoyConfigObjectPatch)) {
+	total := 0
+	for _, p := range patches {
+		total += e.patchSize(p)
+	}
+	if total < MaxObject*9/10 {
+		add(name, patches...)
+		return
+	}
+	for _, p := range patches {
+		resource := resourceName(p)
+		add(name+"."+lastOf(resource, 3), p)
+	}
+}
+
+// server is everything of a TLS server: its tables, and the filters that use them, each in the place of the gateway's own.
+// They are in one object because a filter is of some 100 KB, and there may be hundreds of servers.
+func (e *Emitter) server(s Server, own dispatch.Compiled) []*networking.EnvoyFilter_EnvoyConfigObjectPatch {
+	out := e.resources(s.Unit.Bindings)
+	for slot := range s.Unit.Slots {
+		if len(s.Unit.Slots[slot]) > 0 {
+			out = append(out, e.resources(s.Unit.Slots[slot])...)
+			out = append(out, e.resource(s.Unit.Lua[slot]))
+		}
+	}
+	for _, host := range s.Hosts {
+		for i, f := range s.Unit.Filters {
+			if !proto.Equal(f.Config, own.Filters[i].Config) {
+				out = append(out, e.filterPatch(networking.EnvoyFilter_Patch_REPLACE, f.Name, host, f))
+			}
+		}
+	}
+	return out
+}
+
+// ServerSize is about how many bytes the object of a TLS server has, on a gateway with these own filters.
+func (e *Emitter) ServerSize(s Server, own dispatch.Compiled) int {
+	n := 0
+	for _, p := range e.server(s, own) {
+		n += e.patchSize(p)
+	}
+	return n
+}
+
+// ResourceSize is about how many bytes a resource has in its object.
+func (e *Emitter) ResourceSize(r dispatch.Resource) int { return e.patchSize(e.resource(r)) }
+
+// EntrySizes is about how many bytes each entry of a table, or source of a Lua runtime, has.
+func (e *Emitter) EntrySizes(r dispatch.Resource) map[string]int {
+	if r.Sizes != nil {
+		return r.Sizes
+	}
+	m, ok := r.Config.(*matching.ExtensionWithMatcher)
+	if !ok {
+		return nil
+	}
+	out := map[string]int{}
+	for key, match := range m.GetXdsMatcher().GetMatcherTree().GetExactMatchMap().GetMap() {
+		out[key] = len(key) + 4 + e.structs.size(e.structs.write(match.ProtoReflect()))
+	}
+	return out
+}
+
+// SkeletonName is the name of the object with a workload's fixed filters.
+func SkeletonName(w *topology.Workload) string { return "istio-plugins." + w.ID + ".skeleton" }
+
+// lastOf is the end of a dotted name.
+func lastOf(name string, parts int) string {
+	all := strings.Split(name, ".")
+	return strings.Join(all[max(0, len(all)-parts):], ".")
+}
+
+// skeleton inserts the fixed filters before the router of every HTTP connection manager.
+func (e *Emitter) skeleton(own dispatch.Compiled) []*networking.EnvoyFilter_EnvoyConfigObjectPatch {
+	var out []*networking.EnvoyFilter_EnvoyConfigObjectPatch
+	for _, f := range own.Filters {
+		out = append(out, e.filterPatch(networking.EnvoyFilter_Patch_INSERT_BEFORE, "envoy.filters.http.router", "", f))
+	}
+	return out
+}
+
+func (e *Emitter) filterPatch(op networking.EnvoyFilter_Patch_Operation, at, sni string, f *dispatch.Filter) *networking.EnvoyFilter_EnvoyConfigObjectPatch {
+	value := e.structs.extension(f.Name, f.Config)
+	return &networking.EnvoyFilter_EnvoyConfigObjectPatch{
+		ApplyTo: networking.EnvoyFilter_HTTP_FILTER,
+		Match: &networking.EnvoyFilter_EnvoyConfigObjectMatch{
+			Context: networking.EnvoyFilter_GATEWAY,
+			ObjectTypes: &networking.EnvoyFilter_EnvoyConfigObjectMatch_Listener{Listener: &networking.EnvoyFilter_ListenerMatch{
+				FilterChain: &networking.EnvoyFilter_ListenerMatch_FilterChainMatch{
+					Sni: sni,
+					Filter: &networking.EnvoyFilter_ListenerMatch_FilterMatch{
+						Name:      "envoy.filters.network.http_connection_manager",
+						SubFilter: &networking.EnvoyFilter_ListenerMatch_SubFilterMatch{Name: at},
+					},
+				},
+			}},
+		},
+		Patch: &networking.EnvoyFilter_Patch{Operation: op, Value: value},
+	}
+}
+
+func (e *Emitter) resources(rs []dispatch.Resource) []*networking.EnvoyFilter_EnvoyConfigObjectPatch {
+	out := make([]*networking.EnvoyFilter_EnvoyConfigObjectPatch, len(rs))
+	for i, r := range rs {
+		out[i] = e.resource(r)
+	}
+	return out
+}
+
+// resource is the patch that makes istiod serve a resource by ECDS.
+func (e *Emitter) resource(r dispatch.Resource) *networking.EnvoyFilter_EnvoyConfigObjectPatch {
+	value := e.structs.extension(r.Name, r.Config)
+	return &networking.EnvoyFilter_EnvoyConfigObjectPatch{
+		ApplyTo: networking.EnvoyFilter_EXTENSION_CONFIG,
+		Match:   &networking.EnvoyFilter_EnvoyConfigObjectMatch{Context: networking.EnvoyFilter_GATEWAY},
+		Patch:   &networking.EnvoyFilter_Patch{Operation: networking.EnvoyFilter_Patch_ADD, Value: value},
+	}
+}
+
+func (e *Emitter) patchSize(p *networking.EnvoyFilter_EnvoyConfigObjectPatch) int {
+	const around = 80 // applyTo, match, operation
+	return around + e.structs.structSize(p.GetPatch().GetValue())
+}
+
+func resourceName(p *networking.EnvoyFilter_EnvoyConfigObjectPatch) string {
+	return p.GetPatch().GetValue().GetFields()["name"].GetStringValue()
+}
+
+// envoyFilter is one object for the pods of a workload.
+func (e *Emitter) envoyFilter(w *topology.Workload, name string, priority int32, patches []*networking.EnvoyFilter_EnvoyConfigObjectPatch) Object {
+	o := Object{EnvoyFilter: &networkingv1alpha3.EnvoyFilter{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "networking.istio.io/v1alpha3", Kind: "EnvoyFilter"},
+		ObjectMeta: e.meta(w, fmt.Sprintf("istio-plugins.%s.%s", w.ID, name)),
+	}}
+	spec := &o.EnvoyFilter.Spec
+	spec.Priority = priority
+	spec.ConfigPatches = patches
+	if len(w.Selector) > 0 {
+		spec.WorkloadSelector = &networking.WorkloadSelector{Labels: w.Selector}
+	}
+	for _, p := range patches {
+		o.Size += e.patchSize(p)
+		if p.ApplyTo == networking.EnvoyFilter_EXTENSION_CONFIG {
+			o.Resources = append(o.Resources, resourceName(p))
+		}
+	}
+	return o
+}
+
+func (e *Emitter) meta(w *topology.Workload, name string) metav1.ObjectMeta {
+	return metav1.ObjectMeta{
+		Name:      name,
+		Namespace: e.Options.RootNamespace,
+		Labels: map[string]string{
+			"app.kubernetes.io/managed-by": "istio-plugins",
+			snapshot.GeneratedLabel:        "true",
+			workloadLabel:                  w.ID,
+		},
+	}
+}

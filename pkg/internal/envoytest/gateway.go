@@ -1,0 +1,135 @@
+package envoytest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// Gateway is one chain behind a listener of its own.
+type Gateway struct {
+	// URL without a path, for clients of the test's own.
+	URL string
+	// Address is its host:port, for what no HTTP client sends.
+	Address string
+
+	envoy *Envoy
+}
+
+// Request is what Do sends. The zero value is GET / without headers of its own.
+type Request struct {
+	Method string
+	// Path with the query, sent as it is.
+	Path string
+	Host string
+	// Header lines `name: value`, sent in their order within a name.
+	Header []string
+	Body   string
+	// HTTP2 sends it as HTTP/2; the upstream then gets HTTP/2 too.
+	HTTP2 bool
+}
+
+// Answer is what came back.
+type Answer struct {
+	Status  int
+	Header  http.Header
+	Trailer http.Header
+	Body    string
+	// Upstream is the request as the upstream saw it, nil where it did not get there.
+	Upstream *Received
+}
+
+// Message is the field `message` of a JSON body, or "".
+func (a *Answer) Message() string {
+	var body struct {
+		Message string `json:"message"`
+	}
+	_ = json.Unmarshal([]byte(a.Body), &body) // another body has no message
+	return body.Message
+}
+
+// Log is what the Envoy has logged since it started.
+func (g *Gateway) Log() string { return g.envoy.Log() }
+
+// WaitLog waits until a line of the Envoy's log contains text.
+func (g *Gateway) WaitLog(t testing.TB, text string) {
+	t.Helper()
+	g.envoy.WaitLog(t, text)
+}
+
+// lastID counts the requests of the test binary.
+var lastID atomic.Int64
+
+// Do sends a request and reads the whole answer. Redirects are not followed. It may be called concurrently.
+func (g *Gateway) Do(t testing.TB, r Request) *Answer {
+	t.Helper()
+	answer, err := g.send(r)
+	if err != nil {
+		t.Fatalf("%s %s: %v\nEnvoy's log:\n%s", r.Method, r.Path, err, g.envoy.Log())
+	}
+	return answer
+}
+
+// Get is Do for GET and header lines.
+func (g *Gateway) Get(t testing.TB, path string, header ...string) *Answer {
+	t.Helper()
+	return g.Do(t, Request{Path: path, Header: header})
+}
+
+func (g *Gateway) send(r Request) (*Answer, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	var body io.Reader
+	if r.Body != "" {
+		body = strings.NewReader(r.Body)
+	}
+	request, err := http.NewRequestWithContext(ctx, r.Method, g.URL, body)
+	if err != nil {
+		return nil, err
+	}
+	if r.Path != "" {
+		request.URL = &url.URL{Scheme: "http", Host: g.Address, Opaque: r.Path}
+	}
+	request.Host = r.Host
+	request.Header["User-Agent"] = nil // Go sends its own otherwise
+	for _, line := range r.Header {
+		name, value, ok := strings.Cut(line, ":")
+		if !ok {
+			return nil, fmt.Errorf("header line %q has no colon", line)
+		}
+		if strings.EqualFold(name, "user-agent") {
+			request.Header["User-Agent"] = append(request.Header["User-Agent"], strings.TrimSpace(value))
+			continue
+		}
+		request.Header.Add(name, strings.TrimSpace(value))
+	}
+	id := fmt.Sprint(lastID.Add(1))
+	request.Header.Set(idHeader, id)
+	response, err := g.envoy.clients[r.HTTP2].RoundTrip(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		return nil, fmt.Errorf("status %d, then: %w", response.StatusCode, err)
+	}
+	return &Answer{
+		Status: response.StatusCode, Header: response.Header, Trailer: response.Trailer,
+		Body: string(text), Upstream: g.envoy.upstream.take(id),
+	}, nil
+}
+
+// transport sends as said and adds nothing.
+func transport(http2 bool) *http.Transport {
+	t := &http.Transport{DisableCompression: true, Protocols: new(http.Protocols)}
+	t.Protocols.SetHTTP1(!http2)
+	t.Protocols.SetUnencryptedHTTP2(http2)
+	return t
+}

@@ -1,0 +1,119 @@
+// Package lua is the runtime in which all Lua plugins of a gateway run. One Envoy Lua filter per slot holds the
+// runtime, the sources of all Lua plugins, and tables that are shared between routes; what a request runs comes with
+// it, as the value of its slot: a Lua literal, loaded once and remembered.
+//
+// The runtime itself is Lua, in the .lua files of the folder runtime. The Go side writes its input: Program is the
+// filter's source, Chain and Refusal are slot values, Slots says which parts may share a slot, CheckSyntax judges a
+// user's chunk beforehand.
+//
+// # What a plugin is
+//
+// A plugin is a chunk. It gets its config as `...` and returns a table:
+//
+//	local config = ...
+//	return {
+//	  request = function(handle) end,  -- either function may be absent
+//	  response = function(handle) end,
+//	}
+//
+// handle is Envoy's own stream handle. Request functions run in the order of the chain, response functions in reverse.
+// A chunk that does not load, or does not return a table, makes its routes answer 503 at its place in the chain. An
+// error in a function is answered 500, in the response phase by replacing the answer; under FailOpen both are skipped
+// instead. Either is logged with the plugin and the route.
+//
+// A chunk is loaded once for each place in a chain and each worker, when the first request comes, and its locals live
+// as long as the chain is remembered. So a local outside the functions is shared by requests, and may be gone at the
+// next one.
+//
+// # The config
+//
+// Maps and lists are tables, null is absent (in a list, too: what follows moves up), a number is the nearest double.
+// A part.Shared is one table for all plugins that name it and must not be written to; the config itself is the
+// plugin's own.
+//
+// # What Envoy does
+//
+// Headers, body and streamInfo objects end when the stream waits, in body() with a body and in httpCall(): get them
+// again afterwards. The functions of pdk always do. body() cannot be called after httpCall() in the same function.
+// Above the listener's buffer limit body() ends the request with 413, and a response with 500.
+//
+// handle has the methods of Envoy's documentation, except bodyChunks (the request would go upstream before later
+// plugins ran) and clearRouteCache (it would go to a route whose plugins did not run); filter state cannot be set.
+// importPublicKey works once for each plugin and request, since Envoy returns the first key again.
+//
+// # The sandbox
+//
+// Each entry of a chain has globals of its own. They hold Lua's basic functions, string, table, math, bit and coroutine
+// (copies), os.time, os.date and os.clock, and pdk. There is no io, debug, ffi, jit, package, require, load,
+// loadstring, loadfile, dofile, getfenv, setfenv, collectgarbage, newproxy, string.dump. getmetatable gives nothing but
+// for tables, and _G and JSON values keep theirs. math.randomseed does nothing: all plugins share the random numbers,
+// which are seeded. Waiting inside a coroutine works; coroutine.yield outside of one's own is an error.
+//
+// # The pdk library
+//
+// Unless said otherwise a function works in both phases, on the request's headers in request functions and on the
+// response's in response functions.
+//
+//	pdk.header(handle, name)            first value of a header, or nil
+//	pdk.headers(handle, name)           all values, a list
+//	pdk.set_header(handle, name, value) replaces all lines by one. A value is a string or a number; one with CR, LF or NUL
+//	                                    is an error, and so is a name that is no token
+//	pdk.add_header(handle, name, value) adds a line
+//	pdk.remove_header(handle, name)     removes all lines
+//	pdk.cookie(handle, name)            value of a cookie, or nil; request phase
+//	pdk.path(handle)                    path, query: the path without query, and the query without `?`, or nil where there
+//	                                    is none; request phase
+//	pdk.set_path(handle, path, query)   query nil: none; request phase
+//	pdk.query(text, most)               a list of {name=, value=, raw=}: decoded name, decoded value (true without `=`), the
+//	                                    bytes as sent; the first `most` arguments (default 100, math.huge for all). Nothing
+//	                                    between two `&` is no argument; nil has none
+//	pdk.client_ip(handle)               the trusted client address without port and brackets
+//	pdk.route(handle)                   the route's name, "" where it has none
+//	pdk.virtual_service(handle)         "<namespace>/<name>" of the route's VirtualService, nil without one
+//	pdk.is_grpc(handle)                 whether the request's content-type is application/grpc*
+//	pdk.request_id(handle)              the request's x-request-id
+//	pdk.exit(handle, status, headers, body)
+//	                                    answers the request and does not return; in the response phase it replaces the answer
+//	                                    and returns. headers is a map name -> value or list of values, status is 200 to 599;
+//	                                    204 and 304 go without body. The upstream's headers about its body (content-type,
+//	                                    etag, ...) go; a gRPC response, which must not be buffered, loses its body
+//	pdk.fail(handle, status, message, options)
+//	                                    answers {"message": message}; options: headers = {...}, request_id = true adds "request_id".
+//	                                    A gRPC request gets the bare message instead of JSON, with the grpc-status that Envoy
+//	                                    gives to status, 8 for 429 and 413, or that of options.headers. Does not return
+//	pdk.save(handle, key, value)        keeps a value (string, number, boolean, table of these) of this request for this
+//	                                    entry's other function (response), by dynamic metadata
+//	pdk.saved(handle, key)              what was kept, or nil
+//	pdk.metadata(handle, namespace, key)
+//	                                    dynamic metadata written by Envoy filters or plugins, or nil
+//	pdk.set_metadata(handle, namespace, key, value)
+//	pdk.consumer(handle)                the authenticated consumer {id, username, custom_id, name, groups, anonymous,
+//	                                    credential_id}, or nil; what it does not have is nil, groups is a list
+//	pdk.authenticate(handle, consumer, credential_id, plugin)
+//	                                    establishes the consumer, in the place of one established before: dynamic metadata
+//	                                    namespace plugins.istio.io (consumer_id, consumer_username, consumer_custom_id,
+//	                                    consumer_name, groups, credential_id, anonymous, authenticated_by; what it does not have is
+//	                                    "") and the upstream headers X-Consumer-ID, X-Consumer-Custom-ID, X-Consumer-Username,
+//	                                    X-Credential-Identifier, X-Anonymous-Consumer. consumer.anonymous = true marks the
+//	                                    anonymous one, which has no credential; request phase
+//	pdk.clear_identity(handle)          removes these headers and X-Consumer-Groups, which a client may have sent, unless a
+//	                                    plugin of this request has already authenticated; request phase
+//	pdk.json.decode(text)               value, or nil and an error. Numbers are numbers, and those in lists and objects keep
+//	                                    their text; `[]` stays apart from `{}`; null is pdk.json.null; objects keep the order
+//	                                    of their keys, of equal ones the last wins; nesting above 64, invalid UTF-8 and half
+//	                                    surrogate pairs are errors
+//	pdk.json.encode(value)              text, or nil and an error. A table whose keys are 1 to n is a list, an empty one is
+//	                                    `{}` unless it was decoded from, or marked as, a list
+//	pdk.json.array(t)                   marks t as a list, so that an empty one is `[]`; returns t
+//	pdk.url.decode(text, plus)          percent-decoding; plus: `+` is a blank; a `%` without two hex digits stays
+//	pdk.url.encode(text)                all but RFC 3986's unreserved characters
+//	pdk.base64.encode(text), decode(text), encode_url(text), decode_url(text)
+//	                                    encode pads, encode_url does not; decode takes both and is nil where it is no base64
+//	pdk.sha256(text)                    hex
+//	pdk.equal(a, b)                     constant-time comparison of strings
+//	pdk.uuid()                          a version 4 UUID; unique, not secret
+//	pdk.log(handle, level, text)        level: debug, info, warn, error; one line with the plugin's and the route's name
+//
+// With Envoy before 1.40 the response phase cannot read the request. What pdk tells there of it (is_grpc, request_id) is
+// saved when the slot's request functions begin, so it is missing where an earlier filter answered.
+package lua
