@@ -91,6 +91,7 @@ func (ix *Index) visible(namespace string, from []string) ([]*entry, []builtin.P
 				Path: fmt.Sprintf("consumers_from[%d]", i),
 				Message: fmt.Sprintf("namespace %s does not grant its Consumers to namespace %s; it needs a ReferenceGrant from %s Plugin in %s to %s Consumer",
 					other, namespace, pluginsv1alpha1.GroupVersion.Group, namespace, pluginsv1alpha1.GroupVersion.Group),
+				Missing: true,
 			})
 			continue
 		}

@@ -33,8 +33,11 @@ func ofConfig(wrong []builtin.Problem) []Problem {
 	var out []Problem
 	for _, p := range wrong {
 		reason := finding.InvalidConfig
-		if p.Warning {
+		switch {
+		case p.Warning:
 			reason = finding.ConfigWarning
+		case p.Missing:
+			reason = finding.RefNotFound
 		}
 		out = append(out, Problem{Reason: reason, InConfig: true, Config: p.Path, Message: p.Message, Warning: p.Warning})
 	}

@@ -85,4 +85,6 @@ type Problem struct {
 	Message string
 	// Warning problems do not make the plugin unusable.
 	Warning bool
+	// Missing says that the config names something that is not there, or not granted, and that may come later.
+	Missing bool
 }

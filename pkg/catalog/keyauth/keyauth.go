@@ -5,12 +5,9 @@ import (
 	"crypto/sha256"
 	_ "embed"
 	"encoding/hex"
-	"encoding/json"
-	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/authn"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
 	"github.com/istio-plugins/istio-plugins/pkg/config"
 	"github.com/istio-plugins/istio-plugins/pkg/part"
@@ -49,96 +46,30 @@ func build(use builtin.Use, c config.Value) ([]part.Part, []builtin.Problem) {
 	var s settings
 	builtin.DecodeInto(c, &s)
 	credentials, problems := use.Consumers.In(use.Namespace, s.ConsumersFrom, name)
+	problems = slices.Clone(problems)
 	if !s.KeyInHeader && !s.KeyInQuery && !s.KeyInBody {
-		problems = append(slices.Clone(problems), builtin.Problem{
+		problems = append(problems, builtin.Problem{
 			Message: "key_in_header, key_in_query and key_in_body are all false, so that no request has a key",
 			Warning: true,
 		})
 	}
 	chunk := config.Value{
-		"names":     list(s.KeyNames),
+		"names":     authn.List(s.KeyNames),
 		"header":    s.KeyInHeader,
 		"query":     s.KeyInQuery,
 		"body":      s.KeyInBody,
 		"hide":      s.HideCredentials,
 		"preflight": s.RunOnPreflight,
-		"challenge": challenge(s.Realm),
-		"keys":      part.Shared{Name: credentials.ID, Table: table(credentials)},
+		"challenge": authn.Challenge("Key", s.Realm),
+		"known":     authn.Table(credentials, entry),
 	}
-	if s.Anonymous != "" {
-		anonymous, found := find(credentials.Consumers, s.Anonymous)
-		if !found {
-			problems = append(slices.Clone(problems), builtin.Problem{
-				Path:    "anonymous",
-				Message: fmt.Sprintf("anonymous consumer %s is configured but doesn't exist", s.Anonymous),
-			})
-		}
-		value := consumer(anonymous)
-		value["anonymous"] = true
-		chunk["anonymous"] = value
-	}
-	return []part.Part{part.Lua{Plugin: use.Plugin, Source: handler, Config: chunk, FailOpen: use.FailOpen}}, problems
+	problems = append(problems, authn.Anonymous(chunk, credentials, s.Anonymous)...)
+	return []part.Part{part.Lua{Plugin: use.Plugin, Source: authn.Source(handler), Config: chunk, FailOpen: use.FailOpen}}, problems
 }
 
-// challenge is the value of WWW-Authenticate, the realm as a quoted string (RFC 9110 §5.6.4).
-func challenge(realm string) string {
-	if realm == "" {
-		return "Key"
-	}
-	return `Key realm="` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(realm) + `"`
-}
-
-// table is what the chunk looks keys up in. Keys are there as their SHA-256 only: the gateway's configuration can be
-// read by more people than the Secrets. Consumers are listed once, as they may have several keys.
-func table(c *builtin.Credentials) config.Value {
-	var consumers []any
-	position := map[string]int{}
-	keys := make(map[string]any, len(c.All))
-	for _, credential := range c.All {
-		at, listed := position[credential.Consumer.ID]
-		if !listed {
-			consumers = append(consumers, map[string]any(consumer(credential.Consumer)))
-			at = len(consumers)
-			position[credential.Consumer.ID] = at
-		}
-		digest := sha256.Sum256(credential.Data["key"])
-		keys[hex.EncodeToString(digest[:])] = []any{json.Number(strconv.Itoa(at)), credential.ID}
-	}
-	return config.Value{"consumers": consumers, "keys": keys}
-}
-
-// consumer is a consumer as pdk.authenticate takes it.
-func consumer(c builtin.Consumer) config.Value {
-	v := config.Value{"id": c.ID, "name": c.Name}
-	if c.Username != "" {
-		v["username"] = c.Username
-	}
-	if c.CustomID != "" {
-		v["custom_id"] = c.CustomID
-	}
-	if len(c.Groups) > 0 {
-		v["groups"] = list(c.Groups)
-	}
-	return v
-}
-
-// find returns the consumer of that username, or else of that name.
-func find(consumers []builtin.Consumer, wanted string) (builtin.Consumer, bool) {
-	for _, is := range []func(builtin.Consumer) bool{
-		func(c builtin.Consumer) bool { return c.Username == wanted },
-		func(c builtin.Consumer) bool { return c.Name == wanted },
-	} {
-		if i := slices.IndexFunc(consumers, is); i >= 0 {
-			return consumers[i], true
-		}
-	}
-	return builtin.Consumer{}, false
-}
-
-func list(words []string) []any {
-	out := make([]any, len(words))
-	for i, w := range words {
-		out[i] = w
-	}
-	return out
+// entry is found by the SHA-256 of its key, and the key itself is not there: the gateway's configuration can be read by
+// more people than the Secrets.
+func entry(c builtin.Credential) (string, config.Value) {
+	digest := sha256.Sum256(c.Data["key"])
+	return hex.EncodeToString(digest[:]), config.Value{"id": c.ID}
 }
