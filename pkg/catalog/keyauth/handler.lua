@@ -2,7 +2,7 @@
 
 local config = ...
 
-local names, keys = config.names, config.keys
+local names, known = config.names, config.known
 local concat, huge = table.concat, math.huge
 
 local LONGEST_KEY = 4096
@@ -135,11 +135,11 @@ local function identify(handle)
   if not key then
     return nil, problem
   end
-  local credential = #key <= LONGEST_KEY and keys.keys[pdk.sha256(key)]
+  local credential = #key <= LONGEST_KEY and known.credentials[pdk.sha256(key)]
   if not credential then
     return nil, "Unauthorized"
   end
-  return keys.consumers[credential[1]], credential[2]
+  return known.consumers[credential.consumer], credential.id
 end
 
 local function hide(handle)
@@ -164,27 +164,4 @@ local function hide(handle)
   end
 end
 
-local function request(handle)
-  pdk.clear_identity(handle)
-  if not config.preflight and pdk.header(handle, ":method") == "OPTIONS" then
-    return
-  end
-  local earlier = config.anonymous and pdk.consumer(handle)
-  if earlier and not earlier.anonymous then
-    return -- an earlier plugin has authenticated, and one is enough
-  end
-  local consumer, detail = identify(handle)
-  if not consumer and not config.anonymous then
-    pdk.fail(handle, 401, detail, { headers = { ["www-authenticate"] = config.challenge }, request_id = true })
-  end
-  if config.hide then
-    hide(handle)
-  end
-  if consumer then
-    pdk.authenticate(handle, consumer, detail, "key-auth")
-  else
-    pdk.authenticate(handle, config.anonymous, nil, "key-auth")
-  end
-end
-
-return { request = request }
+return { request = authn.request(config, "key-auth", identify, authn.unauthorized(config), config.hide and hide) }

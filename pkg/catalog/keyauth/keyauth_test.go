@@ -123,12 +123,12 @@ func TestConfig(t *testing.T) {
 
 // Routes hold the name of the table only, and the table no key.
 func TestKeysAreSharedAndHashed(t *testing.T) {
-	one := parts(t, `{}`)[0].(part.Lua).Config["keys"].(part.Shared)
-	other := parts(t, `{"hide_credentials":true}`)[0].(part.Lua).Config["keys"].(part.Shared)
+	one := parts(t, `{}`)[0].(part.Lua).Config["known"].(part.Shared)
+	other := parts(t, `{"hide_credentials":true}`)[0].(part.Lua).Config["known"].(part.Shared)
 	if one.Name != other.Name {
 		t.Errorf("two configs of one namespace have tables %q and %q", one.Name, other.Name)
 	}
-	partner := parts(t, `{"consumers_from":["partner"]}`)[0].(part.Lua).Config["keys"].(part.Shared)
+	partner := parts(t, `{"consumers_from":["partner"]}`)[0].(part.Lua).Config["known"].(part.Shared)
 	if one.Name == partner.Name {
 		t.Errorf("%q names two tables", one.Name)
 	}

@@ -1,0 +1,40 @@
+-- What every plugin that authenticates does around finding out who calls.
+
+local authn = {}
+
+-- request makes a plugin's request function. identify(handle) returns the consumer and the credential's id, or nil and
+-- what is wrong, which refuse(handle, problem) tells the client. hide(handle), if there is one, removes the credential.
+function authn.request(config, plugin, identify, refuse, hide)
+  return function(handle)
+    pdk.clear_identity(handle)
+    if config.preflight == false and pdk.header(handle, ":method") == "OPTIONS" then
+      return
+    end
+    local earlier = config.anonymous and pdk.consumer(handle)
+    if earlier and not earlier.anonymous then
+      return -- an earlier plugin has authenticated, and one is enough
+    end
+    local consumer, detail = identify(handle)
+    if not consumer and not config.anonymous then
+      refuse(handle, detail)
+      error("refuse returned") -- it must not: nobody is authenticated
+    end
+    if hide then
+      hide(handle)
+    end
+    if consumer then
+      pdk.authenticate(handle, consumer, detail, plugin)
+    else
+      pdk.authenticate(handle, config.anonymous, nil, plugin)
+    end
+  end
+end
+
+-- unauthorized makes a refuse that answers 401 with a message and config.challenge.
+function authn.unauthorized(config)
+  return function(handle, message)
+    pdk.fail(handle, 401, message, { headers = { ["www-authenticate"] = config.challenge }, request_id = true })
+  end
+end
+
+return authn
