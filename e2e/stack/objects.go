@@ -10,11 +10,16 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/dynamic"
 )
@@ -24,6 +29,8 @@ const (
 	rootNamespace = "istio-system"
 	// fieldManager is the owner of what Apply writes.
 	fieldManager = "istio-plugins-e2e"
+	// pollEvery is the time between two looks whether a kind is served.
+	pollEvery = 50 * time.Millisecond
 )
 
 // Apply writes the objects by server-side apply, each in a namespace that is made if need be.
@@ -66,13 +73,7 @@ func (s *Stack) apply(ctx context.Context, object *unstructured.Unstructured) er
 }
 
 func (s *Stack) resource(object *unstructured.Unstructured) (dynamic.ResourceInterface, error) {
-	kind := object.GroupVersionKind()
-	mapping, err := s.mapper.RESTMapping(kind.GroupKind(), kind.Version)
-	if meta.IsNoMatchError(err) {
-		// It may be a kind that was installed after the last look.
-		s.mapper.Reset()
-		mapping, err = s.mapper.RESTMapping(kind.GroupKind(), kind.Version)
-	}
+	mapping, err := s.mapping(object.GroupVersionKind())
 	if err != nil {
 		return nil, err
 	}
@@ -80,6 +81,17 @@ func (s *Stack) resource(object *unstructured.Unstructured) (dynamic.ResourceInt
 		return s.client.Resource(mapping.Resource).Namespace(object.GetNamespace()), nil
 	}
 	return s.client.Resource(mapping.Resource), nil
+}
+
+// mapping is what discovery says of the kind.
+func (s *Stack) mapping(kind schema.GroupVersionKind) (*meta.RESTMapping, error) {
+	mapping, err := s.mapper.RESTMapping(kind.GroupKind(), kind.Version)
+	if meta.IsNoMatchError(err) {
+		// It may be a kind that was installed after the last look.
+		s.mapper.Reset()
+		mapping, err = s.mapper.RESTMapping(kind.GroupKind(), kind.Version)
+	}
+	return mapping, err
 }
 
 func (s *Stack) ensureNamespace(ctx context.Context, name string) error {
@@ -124,41 +136,43 @@ func (s *Stack) installCRDs(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	for _, crd := range all {
-		if err := s.awaitEstablished(ctx, crd); err != nil {
+		if err := s.awaitServed(ctx, crd); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// awaitEstablished follows the definition until the API server serves its kind.
-func (s *Stack) awaitEstablished(ctx context.Context, crd *unstructured.Unstructured) error {
-	resource, err := s.resource(crd)
-	if err != nil {
+// awaitServed returns when the API server serves the definition's kind in every version: discovery names it, and its
+// objects can be listed. The condition Established comes earlier, and a watch for it may be closed before it does.
+func (s *Stack) awaitServed(ctx context.Context, object *unstructured.Unstructured) error {
+	crd := &apiextensionsv1.CustomResourceDefinition{}
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, crd); err != nil {
 		return err
 	}
-	// The first event of a watch without a version is the object as it is.
-	watch, err := resource.Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + crd.GetName()})
-	if err != nil {
-		return err
-	}
-	defer watch.Stop()
-	for event := range watch.ResultChan() {
-		if object, ok := event.Object.(*unstructured.Unstructured); ok && established(object) {
-			return nil
+	for _, version := range crd.Spec.Versions {
+		if !version.Served {
+			continue
+		}
+		kind := schema.GroupVersionKind{Group: crd.Spec.Group, Version: version.Name, Kind: crd.Spec.Names.Kind}
+		var problem error
+		if err := wait.PollUntilContextCancel(ctx, pollEvery, true, func(ctx context.Context) (bool, error) {
+			problem = s.served(ctx, kind)
+			return problem == nil, nil
+		}); err != nil {
+			return fmt.Errorf("%s is not served: %w: %w", kind, err, problem)
 		}
 	}
-	return fmt.Errorf("%s is not served: %w", crd.GetName(), ctx.Err())
+	return nil
 }
 
-func established(crd *unstructured.Unstructured) bool {
-	conditions, _, _ := unstructured.NestedSlice(crd.Object, "status", "conditions")
-	for _, c := range conditions {
-		if condition, ok := c.(map[string]any); ok && condition["type"] == "Established" && condition["status"] == "True" {
-			return true
-		}
+func (s *Stack) served(ctx context.Context, kind schema.GroupVersionKind) error {
+	mapping, err := s.mapping(kind)
+	if err != nil {
+		return err
 	}
-	return false
+	_, err = s.client.Resource(mapping.Resource).List(ctx, metav1.ListOptions{Limit: 1})
+	return err
 }
 
 // readAll reads the objects of a file, or of all YAML files below a folder.
