@@ -51,7 +51,8 @@ func New(s *snapshot.Snapshot) (*Index, []finding.Finding) {
 	return newIndex(entries, s.ReferenceGrants), finding.Sort(findings)
 }
 
-// Unused finds the credential Secrets that no Consumer of their namespace names.
+// Unused finds the credential Secrets that no Consumer of their namespace names. Those with Kong's label alone may serve
+// Kong.
 func Unused(s *snapshot.Snapshot) []finding.Finding {
 	type name struct{ namespace, name string }
 	named := map[name]bool{}
@@ -126,13 +127,11 @@ func (c *claim) fill(name string, secret *corev1.Secret) *finding.Finding {
 			fmt.Sprintf("namespace %s has no Secret %q with the label %s", c.consumer.object.Namespace, name, pluginsv1alpha1.CredentialLabel),
 			fmt.Sprintf("create it, or label it with `kubectl label secret -n %s %s %s=<type>`", c.consumer.object.Namespace, name, pluginsv1alpha1.CredentialLabel))
 	}
-	label, labelled := secret.Labels[pluginsv1alpha1.CredentialLabel]
+	label, labelled := pluginsv1alpha1.CredentialType(secret.Labels)
 	if !labelled {
-		problem := fmt.Sprintf("Secret %q has no label %s", name, pluginsv1alpha1.CredentialLabel)
-		if _, kong := secret.Labels[kongLabel]; kong {
-			problem += fmt.Sprintf(" (its label %s is not read)", kongLabel)
-		}
-		return c.invalid(name, problem, "label it with its type, for example key-auth")
+		return c.invalid(name,
+			fmt.Sprintf("Secret %q has no label %s", name, pluginsv1alpha1.CredentialLabel),
+			"label it with its type, for example key-auth")
 	}
 	kind, known := typeNamed(label)
 	if !known {

@@ -47,6 +47,20 @@ func secretIn(namespace, name, kind string, data ...string) *corev1.Secret {
 	return s
 }
 
+// kongs is a Secret with the label of Kong's ingress controller alone.
+func kongs(name, kind string, data ...string) *corev1.Secret {
+	s := secret(name, kind, data...)
+	s.Labels = map[string]string{pluginsv1alpha1.KongCredentialLabel: kind}
+	return s
+}
+
+// both is a Secret with our label and Kong's.
+func both(name, ours, kong string, data ...string) *corev1.Secret {
+	s := secret(name, ours, data...)
+	s.Labels[pluginsv1alpha1.KongCredentialLabel] = kong
+	return s
+}
+
 // grant lets Plugins of a namespace use Consumers of another; without names all of them.
 func grant(owner, user string, names ...string) *gatewayv1.ReferenceGrant {
 	g := &gatewayv1.ReferenceGrant{
@@ -112,14 +126,25 @@ func TestCredentials(t *testing.T) {
 			},
 		},
 		{
-			name:      "Kong's label is not read",
-			consumers: []*pluginsv1alpha1.Consumer{user("alice", "a1")},
-			secrets: []*corev1.Secret{{
-				ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "a1", Labels: map[string]string{"konghq.com/credential": "key-auth"}},
-				Data:       map[string][]byte{"key": []byte("one")},
-			}},
+			name:      "Kong's label counts, unless ours says otherwise",
+			consumers: []*pluginsv1alpha1.Consumer{user("alice", "a1", "a2")},
+			secrets:   []*corev1.Secret{kongs("a1", "key-auth", "key", "one"), both("a2", "basic-auth", "key-auth", "key", "two")},
+			keys:      []string{"one=alice"},
 			findings: []string{
-				`error InvalidCredential consumer/shop/alice:spec.credentials[0]: Secret "a1" has no label plugins.istio.io/credential (its label konghq.com/credential is not read); it authenticates nobody; label it with its type, for example key-auth`,
+				`error InvalidCredential consumer/shop/alice:spec.credentials[1]: Secret "a2" of type basic-auth lacks username and password; it authenticates nobody; add it to the Secret's data`,
+			},
+		},
+		{
+			name:      "a username that no client can send",
+			consumers: []*pluginsv1alpha1.Consumer{user("alice", "a1", "a2", "a3", "a4")},
+			secrets: []*corev1.Secret{
+				secret("a1", "basic-auth", "username", "a:b", "password", "p"), secret("a2", "basic-auth", "username", "alice\n", "password", "p"),
+				secret("a3", "basic-auth", "username", "\xff", "password", "p"), secret("a4", "basic-auth", "username", "ärger 1", "password", "p:\xff\x00"),
+			},
+			findings: []string{
+				`error InvalidCredential consumer/shop/alice:spec.credentials[0]: Secret "a1" of type basic-auth is malformed: username has a colon, at which clients end it; it authenticates nobody; correct the Secret's data`,
+				`error InvalidCredential consumer/shop/alice:spec.credentials[1]: Secret "a2" of type basic-auth is malformed: username has a control character, such as a line break; write it for example with `+"`printf` instead of `echo`"+`; it authenticates nobody; correct the Secret's data`,
+				`error InvalidCredential consumer/shop/alice:spec.credentials[2]: Secret "a3" of type basic-auth is malformed: username is no UTF-8; it authenticates nobody; correct the Secret's data`,
 			},
 		},
 		{
@@ -395,7 +420,7 @@ func TestUnused(t *testing.T) {
 	delete(unlabelled.Labels, pluginsv1alpha1.CredentialLabel)
 	findings := consumer.Unused(&snapshot.Snapshot{
 		Consumers: []*pluginsv1alpha1.Consumer{user("alice", "a1")},
-		Secrets:   []*corev1.Secret{secret("a1", "key-auth"), secret("old", "key-auth"), secretIn("other", "a1", "key-auth"), unlabelled},
+		Secrets:   []*corev1.Secret{secret("a1", "key-auth"), secret("old", "key-auth"), secretIn("other", "a1", "key-auth"), unlabelled, kongs("kong", "key-auth")},
 	})
 	var got []string
 	for _, f := range findings {

@@ -10,11 +10,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
-
-// kongLabel is the label by which Kong's ingress controller finds credentials. It is not read: a Secret that serves
-// Kong should not start to open another door because both run in one cluster.
-const kongLabel = "konghq.com/credential"
 
 // credentialType is what a Secret of one type holds. The types and their keys are those of Kong's ingress controller
 // (Kong/kubernetes-ingress-controller, internal/admission/validation/consumers/credentials).
@@ -35,7 +33,7 @@ type credentialType struct {
 // types are all credential types, by name. One more is one more row.
 var types = []credentialType{
 	{name: "acl", required: []string{"group"}, group: "group"},
-	{name: "basic-auth", required: []string{"username", "password"}, unique: "username"},
+	{name: "basic-auth", required: []string{"username", "password"}, unique: "username", check: checkBasicAuth},
 	{name: "hmac-auth", required: []string{"username", "secret"}, unique: "username"},
 	{name: "jwt", required: []string{"key"}, unique: "key", check: checkJWT},
 	{name: "key-auth", required: []string{"key"}, unique: "key", ttl: true, check: checkTTL},
@@ -74,6 +72,19 @@ func checkTTL(data map[string][]byte) error {
 	}
 	if _, err := strconv.ParseUint(string(ttl), 10, 32); err != nil {
 		return errors.New("ttl must be a whole number of seconds")
+	}
+	return nil
+}
+
+// checkBasicAuth checks that a client can send the username (RFC 7617 §2), and the upstream get it in a header.
+func checkBasicAuth(data map[string][]byte) error {
+	switch name := string(data["username"]); {
+	case strings.Contains(name, ":"):
+		return errors.New("username has a colon, at which clients end it")
+	case !utf8.ValidString(name):
+		return errors.New("username is no UTF-8")
+	case strings.ContainsFunc(name, unicode.IsControl):
+		return errors.New("username has a control character, such as a line break; write it for example with `printf` instead of `echo`")
 	}
 	return nil
 }

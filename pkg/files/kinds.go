@@ -27,8 +27,8 @@ type kind struct {
 	// versions that are read; the first is the one that the snapshot has.
 	versions      []string
 	clusterScoped bool
-	// label that an object needs to be wanted, with this value unless it is empty.
-	label, labelValue string
+	// labelled says whether objects with these labels are wanted; nil for all.
+	labelled func(labels map[string]any) bool
 	// decode adds the object to the snapshot, or says what is wrong with it.
 	decode func(*kind, *snapshot.Snapshot, map[string]any) []problem
 }
@@ -55,11 +55,11 @@ var kinds = []kind{
 		decode: tolerant(func(s *snapshot.Snapshot) *[]*networkingv1.VirtualService { return &s.VirtualServices })},
 	{group: networkingGroup, name: "Gateway", versions: networkingVersions,
 		decode: tolerant(func(s *snapshot.Snapshot) *[]*networkingv1.Gateway { return &s.Gateways })},
-	{group: networkingGroup, name: "EnvoyFilter", versions: []string{"v1alpha3"}, label: snapshot.GeneratedLabel, labelValue: "true",
+	{group: networkingGroup, name: "EnvoyFilter", versions: []string{"v1alpha3"}, labelled: generated,
 		decode: tolerant(func(s *snapshot.Snapshot) *[]*networkingv1alpha3.EnvoyFilter { return &s.EnvoyFilters })},
-	{group: "extensions.istio.io", name: "WasmPlugin", versions: []string{"v1alpha1"}, label: snapshot.GeneratedLabel, labelValue: "true",
+	{group: "extensions.istio.io", name: "WasmPlugin", versions: []string{"v1alpha1"}, labelled: generated,
 		decode: tolerant(func(s *snapshot.Snapshot) *[]*extensionsv1alpha1.WasmPlugin { return &s.WasmPlugins })},
-	{name: "Secret", versions: []string{"v1"}, label: pluginsv1alpha1.CredentialLabel, decode: secret},
+	{name: "Secret", versions: []string{"v1"}, labelled: credential, decode: secret},
 	{name: "ConfigMap", versions: []string{"v1"},
 		decode: tolerant(func(s *snapshot.Snapshot) *[]*corev1.ConfigMap { return &s.ConfigMaps })},
 	{name: "Service", versions: []string{"v1"},
@@ -72,13 +72,20 @@ var kinds = []kind{
 
 // wanted tells the objects that a snapshot holds from others of their kind.
 func (k *kind) wanted(fields map[string]any) bool {
-	if k.label == "" {
+	if k.labelled == nil {
 		return true
 	}
 	metadata, _ := fields["metadata"].(map[string]any)
 	labels, _ := metadata["labels"].(map[string]any)
-	value, ok := labels[k.label]
-	return ok && (k.labelValue == "" || value == k.labelValue)
+	return k.labelled(labels)
+}
+
+func generated(labels map[string]any) bool { return labels[snapshot.GeneratedLabel] == "true" }
+
+func credential(labels map[string]any) bool {
+	_, ours := labels[pluginsv1alpha1.CredentialLabel]
+	_, kongs := labels[pluginsv1alpha1.KongCredentialLabel]
+	return ours || kongs
 }
 
 // object is a pointer to a Kubernetes object of type T.

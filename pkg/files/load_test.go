@@ -116,6 +116,14 @@ metadata: {name: a, labels: {plugins.istio.io/credential: key-auth}}
 ---
 apiVersion: v1
 kind: Secret
+metadata: {name: b, labels: {konghq.com/credential: key-auth}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: no-credential, labels: {app: shop}}
+---
+apiVersion: v1
+kind: Secret
 metadata: {name: not-a-credential}
 ---
 {apiVersion: v1, kind: ConfigMap, metadata: {name: a}}
@@ -170,7 +178,7 @@ func TestLoadReadsEveryKind(t *testing.T) {
 	s := load(t, everyKind)
 	want := []string{
 		"virtualservice/default/a", "virtualservice/shop/b", "gateway/default/a", "plugin/default/a", "clusterplugin/a",
-		"consumer/default/a", "secret/default/a", "configmap/default/a", "service/default/a",
+		"consumer/default/a", "secret/default/a", "secret/default/b", "configmap/default/a", "service/default/a",
 		"referencegrant/default/a", "referencegrant/default/b", "httproute/default/a", "envoyfilter/default/a", "wasmplugin/default/a",
 	}
 	if diff := cmp.Diff(want, names(s)); diff != "" {

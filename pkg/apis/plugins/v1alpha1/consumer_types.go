@@ -5,6 +5,20 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // CredentialLabel is the label of a Secret that holds a credential; its value is the credential's type, for example key-auth.
 const CredentialLabel = "plugins.istio.io/credential"
 
+// KongCredentialLabel is the label of Kong's ingress controller with the same meaning. It counts where a Secret does not
+// have ours, so that Secrets which serve Kong can be named by a Consumer as they are.
+const KongCredentialLabel = "konghq.com/credential"
+
+// CredentialType is what a Secret's labels say about the type of its credential; ok is false for one that is none.
+func CredentialType(labels map[string]string) (name string, ok bool) {
+	for _, label := range []string{CredentialLabel, KongCredentialLabel} {
+		if name, ok = labels[label]; ok {
+			return name, true
+		}
+	}
+	return "", false
+}
+
 // Consumer is somebody who calls a route: a user, an application, a partner. Authentication plugins map
 // credentials to Consumers; what comes later in a chain can decide by the Consumer.
 //
@@ -62,7 +76,8 @@ type ConsumerSpec struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	CustomID string `json:"custom_id,omitempty"`
-	// Credentials are names of Secrets in the Consumer's namespace, each with the label plugins.istio.io/credential.
+	// Credentials are names of Secrets in the Consumer's namespace, each with the label plugins.istio.io/credential, or
+	// konghq.com/credential.
 	// +optional
 	// +kubebuilder:validation:MaxItems=64
 	// +listType=set
