@@ -22,6 +22,7 @@ import (
 	"istio.io/istio/pilot/pkg/model"
 	"istio.io/istio/pilot/test/xds"
 	"istio.io/istio/pkg/config"
+	"istio.io/istio/pkg/config/constants"
 	"istio.io/istio/pkg/config/mesh"
 	"istio.io/istio/pkg/config/schema/collections"
 	"istio.io/istio/pkg/log"
@@ -132,6 +133,8 @@ func istioConfig(object *unstructured.Unstructured) (*config.Config, error) {
 	if err != nil || len(configs) == 0 {
 		return nil, err
 	}
+	// istiod's reader of an API server does the same: it makes `reviews` in a route reviews.<namespace>.svc.cluster.local.
+	configs[0].Domain = constants.DefaultClusterLocalDomain
 	return &configs[0], nil
 }
 
