@@ -104,13 +104,20 @@
 //	                                    surrogate pairs are errors
 //	pdk.json.encode(value)              text, or nil and an error. A table whose keys are 1 to n is a list, an empty one is
 //	                                    `{}` unless it was decoded from, or marked as, a list
+//	pdk.json.text(t, key)               the text that encode writes for t[key] in t, or nil and an error
 //	pdk.json.array(t)                   marks t as a list, so that an empty one is `[]`; returns t
 //	pdk.url.decode(text, plus)          percent-decoding; plus: `+` is a blank; a `%` without two hex digits stays
 //	pdk.url.encode(text)                all but RFC 3986's unreserved characters
 //	pdk.base64.encode(text), decode(text), encode_url(text), decode_url(text)
 //	                                    encode pads, encode_url does not; decode takes both and is nil where it is no base64
-//	pdk.sha256(text)                    hex
-//	pdk.equal(a, b)                     constant-time comparison of strings
+//	pdk.hex.encode(text), decode(text)  lower-case hex digits; decode takes both cases and is nil where it is no hex
+//	pdk.sha1(text), sha256(text), sha384(text), sha512(text)
+//	                                    string: the digest in hex
+//	pdk.hmac(algorithm, key, text)      string: the HMAC in hex; algorithm: sha1, sha256, sha384, sha512. key and text are
+//	                                    strings of any bytes: decode hex or base64 before
+//	pdk.equal(a, b)                     boolean: whether two strings are equal, in a time that does not tell where they
+//	                                    differ; false where one is no string
+//	pdk.date(text)                      number: seconds since 1970 of an HTTP date in any of its three forms, or nil
 //	pdk.uuid()                          a version 4 UUID; unique, not secret
 //	pdk.log(handle, level, text)        level: debug, info, warn, error; one line with the plugin's and the route's name
 //

@@ -47,7 +47,7 @@ func TestPDKReadsTheRequest(t *testing.T) {
 		{`pdk.cookie(handle, "b")`, "", "nil", nil},
 		{`#pdk.request_id(handle)`, "", "36", nil},
 		{`pdk.saved(handle, "x"), pdk.metadata(handle, "none", "x"), pdk.consumer(handle)`, "", "nil|nil|nil", nil},
-		{`pdk.sha256("abc"):sub(1, 8), pdk.equal("a", "a"), #pdk.uuid()`, "", "ba7816bf|true|36", nil},
+		{`pdk.equal("a", "a"), #pdk.uuid()`, "", "true|36", nil},
 		{`pdk.base64.encode("a"), pdk.base64.decode("YQ"), pdk.base64.encode_url("a"), pdk.base64.decode_url("YQ")`, "", "YQ==|a|YQ|a", nil},
 		{`pdk.url.encode("a b"), pdk.url.decode("a+b", true)`, "", "a%20b|a b", nil},
 		{`pdk.json.encode(pdk.json.array({})), pdk.json.decode("{")`, "", "[]|nil|a key is needed at byte 2", nil},

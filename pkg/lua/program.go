@@ -135,7 +135,8 @@ var library embed.FS
 // modules are the files of the library in the order in which they load: a later one may use an earlier one. Each is a
 // chunk that gets the table of the modules before it and returns itself.
 var modules = []string{
-	"url", "base64", "sha256", "equal", "uuid", "json", "report", "stream", "identity", "harden", "sandbox", "chain", "dispatch",
+	"url", "base64", "hex", "padding", "sha1", "sha256", "sha512", "equal", "uuid", "date", "json", "report", "hmac", "stream",
+	"identity", "harden", "sandbox", "chain", "dispatch",
 }
 
 // FilterSource is the source of the Lua filter that runs the slot values under the filter state key slotKey. It depends

@@ -3,7 +3,7 @@
 local modules = ...
 local pdk = modules.stream.pdk
 
-local pairs, type = pairs, type
+local find, pairs, type = string.find, pairs, type
 
 local NAMESPACE = "plugins.istio.io"
 
@@ -61,7 +61,8 @@ function identity.authenticate(handle, consumer, credential_id, plugin)
     if field == "anonymous" then
       value = anonymous and "true" or ""
     end
-    if value == "" then
+    -- Envoy would take a value with a line break and fail the request at the upstream.
+    if value == "" or find(value, "[%z\r\n]") then
       headers:remove(name)
     else
       headers:replace(name, value)

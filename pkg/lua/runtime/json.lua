@@ -401,4 +401,14 @@ local function encode(value)
   return concat(out)
 end
 
-return {decode = decode, encode = encode, array = list, null = null, quote = quote}
+-- text is the JSON text of one member of a table: what encode writes for it there, so a decoded number as it was spelt.
+local function text(t, key)
+  local out, meta = {}, notes(t)
+  local ok, problem = pcall(write, rawget(t, key), meta and meta.text and meta.text[key], out, 0)
+  if not ok then
+    return nil, type(problem) == "table" and problem.message or tostring(problem)
+  end
+  return concat(out)
+end
+
+return {decode = decode, encode = encode, text = text, array = list, null = null, quote = quote}

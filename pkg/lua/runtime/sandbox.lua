@@ -116,9 +116,15 @@ local pdk = {
   json = without(modules.json, "quote"),
   url = {decode = modules.url.decode, encode = modules.url.encode},
   base64 = modules.base64,
+  hex = modules.hex,
+  sha1 = modules.sha1,
   sha256 = modules.sha256,
+  sha384 = modules.sha512.sha384,
+  sha512 = modules.sha512.sha512,
+  hmac = modules.hmac,
   equal = modules.equal,
   uuid = modules.uuid,
+  date = modules.date,
 }
 for name, f in next, stream.pdk do
   pdk[name] = f

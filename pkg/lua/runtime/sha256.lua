@@ -1,9 +1,11 @@
 -- SHA-256 (FIPS 180-4): Envoy's Lua has no digest.
 
+local modules = ...
+local padded = modules.padding(64, 8)
+
 local bit = require("bit")
 local band, bnot, bxor, ror, rshift, tobit = bit.band, bit.bnot, bit.bxor, bit.ror, bit.rshift, bit.tobit
-local byte, char, rep = string.byte, string.char, string.rep
-local floor = math.floor
+local byte = string.byte
 
 local K = {
   0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
@@ -34,15 +36,6 @@ local function schedule(text, at)
     local s1 = bxor(ror(y, 17), ror(y, 19), rshift(y, 10))
     W[i] = tobit(W[i - 16] + s0 + W[i - 7] + s1)
   end
-end
-
--- A length is written as 64 bits; the upper half is zero below 512 MiB.
-local function padded(text)
-  local bits = #text * 8
-  local high, low = floor(bits / 0x100000000), bits % 0x100000000
-  return text .. "\128" .. rep("\0", (55 - #text) % 64) .. char(
-    band(rshift(high, 24), 255), band(rshift(high, 16), 255), band(rshift(high, 8), 255), band(high, 255),
-    floor(low / 0x1000000), floor(low / 0x10000) % 256, floor(low / 0x100) % 256, low % 256)
 end
 
 local function sha256(text)

@@ -70,6 +70,17 @@ for what, bad in pairs({
   check.equal(type(problem), "string", "say why of " .. what)
 end
 
+-- The text of one member.
+local document = json.decode('{"n":1.0,"big":12345678901234567890,"s":"a\\u0041","o":{"x":1e2},"t":true,"z":null,"m":7}')
+for key, want in pairs({n = "1.0", big = "12345678901234567890", s = '"aA"', o = '{"x":1e2}', t = "true", z = "null", m = "7"}) do
+  check.equal(json.text(document, key), want, "text of " .. key)
+end
+check.equal(json.text(json.decode("[1.50]"), 1), "1.50", "text of an item")
+check.equal(json.text({a = 2}, "a"), "2", "text in a plain table")
+check.equal(json.text(document, "none"), nil, "text of what is not there")
+document.n = 2
+check.equal(json.text(document, "n"), "2", "text of a changed number")
+
 -- The marks of one table do not show, and cannot be changed for others.
 check.equal(getmetatable(json.decode("[]")), false, "metatable")
 check.equal(pcall(setmetatable, json.decode("[]"), {}), false, "setmetatable")
