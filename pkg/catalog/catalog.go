@@ -4,6 +4,7 @@
 package catalog
 
 import (
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/basicauth"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/correlationid"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/cors"
@@ -18,6 +19,7 @@ import (
 // All are the built-in plugins, by name.
 func All() []*builtin.Builtin {
 	return []*builtin.Builtin{
+		basicauth.Builtin,
 		correlationid.Builtin,
 		cors.Builtin,
 		iprestriction.Builtin,

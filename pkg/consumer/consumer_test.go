@@ -143,7 +143,7 @@ func TestCredentials(t *testing.T) {
 			},
 			findings: []string{
 				`error InvalidCredential consumer/shop/alice:spec.credentials[0]: Secret "a1" of type basic-auth is malformed: username has a colon, at which clients end it; it authenticates nobody; correct the Secret's data`,
-				`error InvalidCredential consumer/shop/alice:spec.credentials[1]: Secret "a2" of type basic-auth is malformed: username has a control character, such as a line break; write it for example with `+"`printf` instead of `echo`"+`; it authenticates nobody; correct the Secret's data`,
+				`error InvalidCredential consumer/shop/alice:spec.credentials[1]: Secret "a2" of type basic-auth is malformed: username has a control character, such as a line break; write it for example with ` + "`printf` instead of `echo`" + `; it authenticates nobody; correct the Secret's data`,
 				`error InvalidCredential consumer/shop/alice:spec.credentials[2]: Secret "a3" of type basic-auth is malformed: username is no UTF-8; it authenticates nobody; correct the Secret's data`,
 			},
 		},
