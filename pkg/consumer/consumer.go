@@ -91,8 +91,7 @@ func resolve(c *pluginsv1alpha1.Consumer, secrets map[finding.Object]*corev1.Sec
 		}}
 	}
 	e := &entry{object: object}
-	groups := slices.Clone(c.Spec.Groups)
-	var findings []finding.Finding
+	groups, findings := specGroups(object, c.Spec.Groups)
 	for i, name := range c.Spec.Credentials {
 		if slices.Contains(c.Spec.Credentials[:i], name) {
 			continue
@@ -118,6 +117,24 @@ func resolve(c *pluginsv1alpha1.Consumer, secrets map[finding.Object]*corev1.Sec
 		Groups:   slices.Compact(groups),
 	}
 	return e, findings
+}
+
+// specGroups are the groups of a Consumer's spec that can be used.
+func specGroups(object finding.Object, names []string) (groups []string, findings []finding.Finding) {
+	for i, name := range names {
+		if name == "" {
+			continue // means nothing, and no plugin can ask for it
+		}
+		if err := checkGroup("the group", name); err != nil {
+			findings = append(findings, finding.Finding{
+				Reason: finding.InvalidObject, Object: object, Place: fmt.Sprintf("spec.groups[%d]", i),
+				Problem: err.Error(), Traffic: "the consumer is not in this group", Remedy: "rename it",
+			})
+			continue
+		}
+		groups = append(groups, name)
+	}
+	return groups, findings
 }
 
 // fill completes the claim from its Secret, or says why that cannot be used.

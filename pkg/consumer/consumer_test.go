@@ -148,6 +148,25 @@ func TestCredentials(t *testing.T) {
 			},
 		},
 		{
+			name: "names and groups that no header can hold",
+			consumers: []*pluginsv1alpha1.Consumer{
+				user("alice", "a1", "a2", "a3", "a4"),
+				{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "bob"}, Spec: pluginsv1alpha1.ConsumerSpec{Username: "bob", Groups: []string{"a,b", "", "c\nd", "e f"}}},
+			},
+			secrets: []*corev1.Secret{
+				secret("a1", "hmac-auth", "username", `a"b`, "secret", "s"), secret("a2", "hmac-auth", "username", "alice\n", "secret", "s"),
+				secret("a3", "jwt", "key", "issuer\n", "secret", "s"), secret("a4", "acl", "group", "a,b"),
+			},
+			findings: []string{
+				`error InvalidCredential consumer/shop/alice:spec.credentials[0]: Secret "a1" of type hmac-auth is malformed: username has a quote, at which it would end; it authenticates nobody; correct the Secret's data`,
+				`error InvalidCredential consumer/shop/alice:spec.credentials[1]: Secret "a2" of type hmac-auth is malformed: username has a control character, such as a line break; write it for example with ` + "`printf` instead of `echo`" + `; it authenticates nobody; correct the Secret's data`,
+				`error InvalidCredential consumer/shop/alice:spec.credentials[2]: Secret "a3" of type jwt is malformed: key has a control character, such as a line break; write it for example with ` + "`printf` instead of `echo`" + `; it authenticates nobody; correct the Secret's data`,
+				`error InvalidCredential consumer/shop/alice:spec.credentials[3]: Secret "a4" of type acl is malformed: group has a comma, which separates groups in X-Consumer-Groups; it authenticates nobody; correct the Secret's data`,
+				`error InvalidObject consumer/shop/bob:spec.groups[0]: the group has a comma, which separates groups in X-Consumer-Groups; the consumer is not in this group; rename it`,
+				`error InvalidObject consumer/shop/bob:spec.groups[2]: the group has a control character, such as a line break; write it for example with ` + "`printf` instead of `echo`" + `; the consumer is not in this group; rename it`,
+			},
+		},
+		{
 			name:      "an unknown type offers the nearest one",
 			consumers: []*pluginsv1alpha1.Consumer{user("alice", "a1")},
 			secrets:   []*corev1.Secret{secret("a1", "keyauth", "key", "one")},

@@ -1,10 +1,6 @@
 package consumer
 
 import (
-	"crypto/ecdsa"
-	"crypto/rsa"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"slices"
@@ -12,6 +8,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/istio-plugins/istio-plugins/pkg/publickey"
 )
 
 // credentialType is what a Secret of one type holds. The types and their keys are those of Kong's ingress controller
@@ -32,9 +30,9 @@ type credentialType struct {
 
 // types are all credential types, by name. One more is one more row.
 var types = []credentialType{
-	{name: "acl", required: []string{"group"}, group: "group"},
+	{name: "acl", required: []string{"group"}, group: "group", check: checkACL},
 	{name: "basic-auth", required: []string{"username", "password"}, unique: "username", check: checkBasicAuth},
-	{name: "hmac-auth", required: []string{"username", "secret"}, unique: "username"},
+	{name: "hmac-auth", required: []string{"username", "secret"}, unique: "username", check: checkHMACAuth},
 	{name: "jwt", required: []string{"key"}, unique: "key", check: checkJWT},
 	{name: "key-auth", required: []string{"key"}, unique: "key", ttl: true, check: checkTTL},
 }
@@ -78,49 +76,69 @@ func checkTTL(data map[string][]byte) error {
 
 // checkBasicAuth checks that a client can send the username (RFC 7617 §2), and the upstream get it in a header.
 func checkBasicAuth(data map[string][]byte) error {
-	switch name := string(data["username"]); {
-	case strings.Contains(name, ":"):
+	name := string(data["username"])
+	if strings.Contains(name, ":") {
 		return errors.New("username has a colon, at which clients end it")
-	case !utf8.ValidString(name):
-		return errors.New("username is no UTF-8")
-	case strings.ContainsFunc(name, unicode.IsControl):
-		return errors.New("username has a control character, such as a line break; write it for example with `printf` instead of `echo`")
 	}
-	return nil
+	return checkName("username", name)
 }
 
-// checkJWT checks that a jwt credential has the key that its algorithm needs. The public key of an ES algorithm, too,
-// is under rsa_public_key, as in Kong.
+// checkHMACAuth checks that a client can send the username, which stands between quotes, and the upstream get it in a
+// header.
+func checkHMACAuth(data map[string][]byte) error {
+	if strings.Contains(string(data["username"]), `"`) {
+		return errors.New("username has a quote, at which it would end")
+	}
+	return checkName("username", string(data["username"]))
+}
+
+// checkJWT checks that a token can name the credential, and that this has the key that its algorithm needs. The public
+// key of an ES algorithm, too, is under rsa_public_key, as in Kong.
 func checkJWT(data map[string][]byte) error {
+	if err := checkName("key", string(data["key"])); err != nil {
+		return err
+	}
 	algorithm := "HS256"
 	if given, set := data["algorithm"]; set {
 		algorithm = string(given)
 	}
-	switch algorithm {
-	case "HS256", "HS384", "HS512":
+	switch {
+	case algorithm == "HS256" || algorithm == "HS384" || algorithm == "HS512":
 		if len(data["secret"]) == 0 {
 			return fmt.Errorf("%s needs secret", algorithm)
 		}
 		return nil
-	case "RS256", "RS384", "RS512":
-		return checkPublicKey[*rsa.PublicKey](data["rsa_public_key"], algorithm, "an RSA")
-	case "ES256", "ES384", "ES512":
-		return checkPublicKey[*ecdsa.PublicKey](data["rsa_public_key"], algorithm, "an EC")
+	case publickey.Supports(algorithm):
+		if len(data["rsa_public_key"]) == 0 {
+			return fmt.Errorf("%s needs rsa_public_key, a public key in PEM", algorithm)
+		}
+		if _, err := publickey.DER(data["rsa_public_key"], algorithm); err != nil {
+			return fmt.Errorf("rsa_public_key: %w", err)
+		}
+		return nil
 	}
 	return errors.New("algorithm must be one of HS256, HS384, HS512, RS256, RS384, RS512, ES256, ES384, ES512")
 }
 
-func checkPublicKey[K any](text []byte, algorithm, kind string) error {
-	block, _ := pem.Decode(text)
-	if block == nil {
-		return fmt.Errorf("%s needs rsa_public_key, a public key in PEM", algorithm)
+// checkACL checks that the group can stand in the list of a header.
+func checkACL(data map[string][]byte) error {
+	return checkGroup("group", string(data["group"]))
+}
+
+func checkGroup(key, name string) error {
+	if strings.Contains(name, ",") {
+		return fmt.Errorf("%s has a comma, which separates groups in X-Consumer-Groups", key)
 	}
-	key, err := x509.ParsePKIXPublicKey(block.Bytes)
-	if err != nil {
-		return errors.New("rsa_public_key is no public key (PKIX)")
-	}
-	if _, ok := key.(K); !ok {
-		return fmt.Errorf("%s needs %s public key", algorithm, kind)
+	return checkName(key, name)
+}
+
+// checkName checks that the upstream can get a credential's name in a header.
+func checkName(key, name string) error {
+	switch {
+	case !utf8.ValidString(name):
+		return fmt.Errorf("%s is no UTF-8", key)
+	case strings.ContainsFunc(name, unicode.IsControl):
+		return fmt.Errorf("%s has a control character, such as a line break; write it for example with `printf` instead of `echo`", key)
 	}
 	return nil
 }
