@@ -60,6 +60,7 @@ type Stack struct {
 	client  dynamic.Interface
 	mapper  *restmapper.DeferredDiscoveryRESTMapper
 	xds     string
+	debug   string
 	// processes in the order of their start.
 	processes []*process.Process
 	istiod    *process.Process
@@ -98,6 +99,9 @@ func Start(ctx context.Context, o Options) (*Stack, error) {
 
 // XDS is istiod's address for gateways.
 func (s *Stack) XDS() string { return s.xds }
+
+// Debug is the URL of istiod's debug interface, which a restart changes.
+func (s *Stack) Debug() string { return "http://" + s.debug }
 
 // Stop ends the programs in the reverse order of their start: an API server without its etcd does not end in time.
 func (s *Stack) Stop() {
@@ -192,15 +196,15 @@ func (s *Stack) connect(context.Context) error {
 // startIstiod starts Istio's control plane.
 func (s *Stack) startIstiod(ctx context.Context) error {
 	s.options.Progress("istiod")
-	debug, grpc := loopback.Address(loopback.Port()), loopback.Port()
-	s.xds = loopback.Address(grpc)
-	return s.runIstiod(ctx, debug)
+	s.xds = loopback.Address(loopback.Port())
+	return s.runIstiod(ctx)
 }
 
-func (s *Stack) runIstiod(ctx context.Context, debug string) error {
+func (s *Stack) runIstiod(ctx context.Context) error {
+	s.debug = loopback.Address(loopback.Port())
 	cmd := exec.Command(filepath.Join(s.options.Bin, "pilot-discovery"), "discovery",
 		"--kubeconfig", s.Kubeconfig, "--namespace", rootNamespace, "--clusterID", "Kubernetes",
-		"--httpAddr", debug, "--grpcAddr", s.xds, "--httpsAddr", "", "--secureGRPCAddr", "", "--monitoringAddr", loopback.Address(loopback.Port()),
+		"--httpAddr", s.debug, "--grpcAddr", s.xds, "--httpsAddr", "", "--secureGRPCAddr", "", "--monitoringAddr", loopback.Address(loopback.Port()),
 		"--ctrlz_port", "0", "--log_output_level", "default:warn")
 	// istiod writes its CA's certificates below its working folder.
 	cmd.Dir = s.options.Dir
@@ -210,7 +214,7 @@ func (s *Stack) runIstiod(ctx context.Context, debug string) error {
 		// The public Envoy lacks the filters that istio-proxy adds.
 		"PILOT_ENABLE_ALPN_FILTER=false", "PILOT_ENABLE_METADATA_EXCHANGE=false")
 	before := len(s.processes)
-	err := s.start(ctx, "istiod", cmd, func(ctx context.Context) error { return answers(ctx, "http://"+debug+"/ready") })
+	err := s.start(ctx, "istiod", cmd, func(ctx context.Context) error { return answers(ctx, s.Debug()+"/ready") })
 	if len(s.processes) > before {
 		s.istiod = s.processes[before]
 	}
@@ -224,7 +228,7 @@ func (s *Stack) RestartIstiod(ctx context.Context) error {
 	}
 	s.istiod.Stop(stopGrace)
 	s.processes = s.processes[:len(s.processes)-1]
-	return s.runIstiod(ctx, loopback.Address(loopback.Port()))
+	return s.runIstiod(ctx)
 }
 
 func (s *Stack) start(ctx context.Context, name string, cmd *exec.Cmd, ready func(context.Context) error) error {
