@@ -11,6 +11,7 @@ import (
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/iprestriction"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/keyauth"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/ratelimiting"
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/requestsizelimiting"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/requesttermination"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/requesttransformer"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/responsetransformer"
@@ -25,6 +26,7 @@ func All() []*builtin.Builtin {
 		iprestriction.Builtin,
 		keyauth.Builtin,
 		ratelimiting.Builtin,
+		requestsizelimiting.Builtin,
 		requesttermination.Builtin,
 		requesttransformer.Builtin,
 		responsetransformer.Builtin,

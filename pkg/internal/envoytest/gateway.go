@@ -31,6 +31,8 @@ type Request struct {
 	// Header lines `name: value`, sent in their order within a name.
 	Header []string
 	Body   string
+	// UnknownLength sends the body without Content-Length.
+	UnknownLength bool
 	// HTTP2 sends it as HTTP/2; the upstream then gets HTTP/2 too.
 	HTTP2 bool
 }
@@ -88,6 +90,9 @@ func (g *Gateway) send(r Request) (*Answer, error) {
 	var body io.Reader
 	if r.Body != "" {
 		body = strings.NewReader(r.Body)
+	}
+	if r.UnknownLength {
+		body = io.MultiReader(body) // a reader whose length net/http does not know
 	}
 	request, err := http.NewRequestWithContext(ctx, r.Method, g.URL, body)
 	if err != nil {
