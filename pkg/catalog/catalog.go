@@ -8,6 +8,7 @@ import (
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/correlationid"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/cors"
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/faultinjection"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/iprestriction"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/keyauth"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/ratelimiting"
@@ -23,6 +24,7 @@ func All() []*builtin.Builtin {
 		basicauth.Builtin,
 		correlationid.Builtin,
 		cors.Builtin,
+		faultinjection.Builtin,
 		iprestriction.Builtin,
 		keyauth.Builtin,
 		ratelimiting.Builtin,
