@@ -70,7 +70,7 @@ func Anonymous(chunk config.Value, c *builtin.Credentials, wanted string) []buil
 		at = slices.IndexFunc(c.Consumers, func(c builtin.Consumer) bool { return c.Name == wanted })
 	}
 	if at < 0 {
-		return []builtin.Problem{{Path: "anonymous", Message: fmt.Sprintf("anonymous consumer %s is configured but doesn't exist", wanted)}}
+		return []builtin.Problem{{Path: "anonymous", Message: fmt.Sprintf("anonymous consumer %s is configured but doesn't exist", wanted), Missing: true}}
 	}
 	value := Consumer(c.Consumers[at])
 	value["anonymous"] = true
