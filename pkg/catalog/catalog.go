@@ -10,6 +10,7 @@ import (
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/cors"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/faultinjection"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/iprestriction"
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/jwt"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/keyauth"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/ratelimiting"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/requestsizelimiting"
@@ -26,6 +27,7 @@ func All() []*builtin.Builtin {
 		cors.Builtin,
 		faultinjection.Builtin,
 		iprestriction.Builtin,
+		jwt.Builtin,
 		keyauth.Builtin,
 		ratelimiting.Builtin,
 		requestsizelimiting.Builtin,
