@@ -142,17 +142,18 @@ func (s *Set) Pending() bool { return s.serving != nil && !s.servesNewest() }
 
 // due says whether there has to be a new authority.
 func (s *Set) due(now time.Time) bool {
-	if len(s.authorities) == 0 || s.key == nil {
-		return true
-	}
-	newest := s.authorities[0]
-	return now.Before(newest.NotBefore) || !now.Before(newest.NotBefore.Add(skew+renewal))
+	return len(s.authorities) == 0 || s.key == nil || !now.Before(s.authorities[0].NotBefore.Add(skew+renewal))
 }
 
-// serves says whether clients that have the bundle accept what is served, under each of the names.
+// serves says whether clients that have the bundle accept what is served, under each of the names. What is not valid yet
+// will be: if the clocks of two replicas are far apart, nobody here can tell which one is wrong, and replicas that made
+// anew what the other one has made would never end.
 func (s *Set) serves(now time.Time, names []string) bool {
 	if s.serving == nil {
 		return false
+	}
+	if from := s.serving.Leaf.NotBefore; now.Before(from) {
+		now = from
 	}
 	roots := x509.NewCertPool()
 	for _, ca := range s.authorities {
@@ -195,6 +196,9 @@ func (s *Set) sign(now time.Time, names []string) error {
 	}
 	ca := s.authorities[0]
 	template := certificate(now, "istio-plugins webhook")
+	if template.NotBefore.Before(ca.NotBefore) {
+		template.NotBefore = ca.NotBefore
+	}
 	template.NotAfter = ca.NotAfter
 	template.KeyUsage = x509.KeyUsageDigitalSignature
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
