@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/structpb"
 )
 
 // static is a whole Envoy configuration with the items as the HTTP filters of one listener, and the clusters that they
@@ -47,11 +48,22 @@ func static(items []item) *bootstrap.Bootstrap {
 				Name: "http", ConfigType: &listener.Filter_TypedConfig{TypedConfig: packed(manager)},
 			}}}},
 		}},
-	}}
+	}, LayeredRuntime: runtime()}
 	for _, name := range slices.Sorted(maps.Keys(clusters)) {
 		b.StaticResources.Clusters = append(b.StaticResources.Clusters, emptyCluster(name))
 	}
 	return b
+}
+
+// runtime is what of Istio's bootstrap decides what a gateway takes: Envoy's own limit for the size of a regular expression
+// is 100.
+func runtime() *bootstrap.LayeredRuntime {
+	return &bootstrap.LayeredRuntime{Layers: []*bootstrap.RuntimeLayer{{
+		Name: "static",
+		LayerSpecifier: &bootstrap.RuntimeLayer_StaticLayer{StaticLayer: &structpb.Struct{Fields: map[string]*structpb.Value{
+			"re2.max_program_size.error_level": structpb.NewNumberValue(32768),
+		}}},
+	}}}
 }
 
 // emptyCluster has no endpoints. It speaks HTTP/2, without which Envoy refuses it for gRPC.

@@ -1,15 +1,13 @@
 package cors
 
 import (
-	"errors"
 	"fmt"
 	"regexp"
-	"regexp/syntax"
 	"slices"
 	"strings"
-	"unicode"
 
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/re2"
 )
 
 // rules is what the list of origins means: all, or a single one that is sent to everybody, or plain origins and
@@ -43,7 +41,7 @@ func parseOrigins(entries []string) (rules, []builtin.Problem) {
 	for i, entry := range entries {
 		path := fmt.Sprintf("origins[%d]", i)
 		if !plainOrigin.MatchString(entry) {
-			if err := checkExpression(entry); err != nil {
+			if err := re2.Check(entry, anyCase); err != nil {
 				problems = append(problems, builtin.Problem{Path: path, Message: err.Error()})
 				continue
 			}
@@ -85,59 +83,5 @@ func normalise(entry string) (normal, warning string) {
 	return scheme + "://" + host + port, warning
 }
 
-// maxInstructions bounds the size of one expression. Istio lets Envoy accept programs of 32768 instructions
-// (re2.max_program_size.error_level in its bootstrap); what is counted here is an estimate, so half of that.
-const maxInstructions = 16384
-
-// checkExpression finds what Envoy's RE2 would refuse. Go's syntax is RE2's but for the names of Unicode classes,
-// which have no place in an origin anyway.
-func checkExpression(text string) error {
-	if _, err := syntax.Parse(text, syntax.Perl); err != nil {
-		hint := ""
-		if strings.HasPrefix(text, "*") {
-			hint = `; any text is .* in a regular expression, and a dot \.`
-		}
-		return fmt.Errorf("is no regular expression of RE2: %s%s", strings.TrimPrefix(err.Error(), "error parsing regexp: "), hint)
-	}
-	if unicodeClass.MatchString(text) {
-		return errors.New("has a Unicode class, but origins are ASCII")
-	}
-	tree, err := syntax.Parse(anyCase(text), syntax.Perl)
-	if err != nil {
-		return fmt.Errorf("is no regular expression of RE2: %v", err)
-	}
-	program, err := syntax.Compile(tree.Simplify())
-	if err != nil {
-		return fmt.Errorf("is no regular expression of RE2: %v", err)
-	}
-	if instructions(program) > maxInstructions {
-		return errors.New("is too large a regular expression for Envoy, repeat less or smaller classes")
-	}
-	return nil
-}
-
-var unicodeClass = regexp.MustCompile(`(^|[^\\])(\\\\)*\\[pPC]`)
-
 // anyCase frees an expression of case. What it is matched against is in lower case.
 func anyCase(text string) string { return "(?i:" + text + ")" }
-
-// instructions estimates, from above, the size of a program in RE2. That one matches bytes: a range of characters
-// takes two instructions at most in ASCII, and several beyond.
-func instructions(p *syntax.Prog) int {
-	n := 0
-	for _, inst := range p.Inst {
-		n++
-		switch inst.Op {
-		case syntax.InstRuneAny, syntax.InstRuneAnyNotNL:
-			n += 3
-		case syntax.InstRune:
-			for i := 1; i < len(inst.Rune); i += 2 {
-				n += 2
-				if inst.Rune[i] > unicode.MaxASCII {
-					n += 6
-				}
-			}
-		}
-	}
-	return n
-}

@@ -58,6 +58,13 @@ func bootstrap(c Config, upstream string) (*bootstrapv3.Bootstrap, error) {
 			Listeners: listeners,
 			Clusters:  clusters,
 		},
+		// As in Istio's bootstrap: Envoy's own limit is 100.
+		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{
+			Name: "static",
+			LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: &structpb.Struct{Fields: map[string]*structpb.Value{
+				"re2.max_program_size.error_level": structpb.NewNumberValue(32768),
+			}}},
+		}}},
 	}
 	return b, b.ValidateAll()
 }
