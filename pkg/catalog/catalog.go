@@ -5,6 +5,7 @@ package catalog
 
 import (
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/basicauth"
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/botdetection"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/correlationid"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/cors"
@@ -23,6 +24,7 @@ import (
 func All() []*builtin.Builtin {
 	return []*builtin.Builtin{
 		basicauth.Builtin,
+		botdetection.Builtin,
 		correlationid.Builtin,
 		cors.Builtin,
 		faultinjection.Builtin,

@@ -43,7 +43,7 @@ apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata:
   name: shop
-  annotations: {istio.io/plugins: "cors, key-auth, rate, hello, stamp, ask, slow"}
+  annotations: {istio.io/plugins: "cors, bot-detection, key-auth, request-size-limiting, rate, hello, stamp, ask, slow"}
 spec:
   hosts: [shop.example.com]
   gateways: [public]
