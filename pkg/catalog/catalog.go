@@ -10,6 +10,7 @@ import (
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/correlationid"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/cors"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/faultinjection"
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/hmacauth"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/iprestriction"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/jwt"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/keyauth"
@@ -28,6 +29,7 @@ func All() []*builtin.Builtin {
 		correlationid.Builtin,
 		cors.Builtin,
 		faultinjection.Builtin,
+		hmacauth.Builtin,
 		iprestriction.Builtin,
 		jwt.Builtin,
 		keyauth.Builtin,
