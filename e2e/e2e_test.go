@@ -7,8 +7,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 
+	"github.com/istio-plugins/istio-plugins/e2e/controller"
 	"github.com/istio-plugins/istio-plugins/e2e/istiod"
 	"github.com/istio-plugins/istio-plugins/e2e/stack"
 	"github.com/istio-plugins/istio-plugins/e2e/suite"
@@ -35,6 +37,32 @@ func TestStack(t *testing.T) {
 	}
 	s := startStack(t)
 	forEachCase(t, func(t *testing.T, c suite.Case, p suite.Programs) { suite.Run(t, c, s, p) })
+}
+
+// TestController runs the same cases with the controller, which gets nothing but the user's objects and must end where a
+// fresh compile of them does.
+func TestController(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the whole stack takes a minute: not with -short")
+	}
+	s := startStack(t)
+	forEachCase(t, func(t *testing.T, c suite.Case, p suite.Programs) {
+		if slices.ContainsFunc(c.Steps, func(s suite.Step) bool { return len(s.Unseen) > 0 }) {
+			t.Skip("nothing can be kept from the controller")
+		}
+		running, err := controller.Start(t.Context(), s, controller.Options{Program: string(p.Compiler), Flags: c.Flags, Dir: t.TempDir()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			running.Stop()
+			if t.Failed() {
+				log, err := os.ReadFile(running.LogFile())
+				t.Logf("the controller's log, %v:\n%s", err, log)
+			}
+		})
+		suite.Run(t, c, controller.World{Stack: s}, p)
+	})
 }
 
 func startStack(t *testing.T) *stack.Stack {

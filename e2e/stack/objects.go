@@ -72,6 +72,15 @@ func (s *Stack) apply(ctx context.Context, object *unstructured.Unstructured) er
 	return err
 }
 
+// Get reads an object as it is now.
+func (s *Stack) Get(ctx context.Context, object *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+	resource, err := s.resource(object)
+	if err != nil {
+		return nil, err
+	}
+	return resource.Get(ctx, object.GetName(), metav1.GetOptions{})
+}
+
 func (s *Stack) resource(object *unstructured.Unstructured) (dynamic.ResourceInterface, error) {
 	mapping, err := s.mapping(object.GroupVersionKind())
 	if err != nil {

@@ -52,6 +52,14 @@ type Restarter interface {
 	RestartIstiod(context.Context) error
 }
 
+// Controlled is a World in which a controller makes the generated objects.
+type Controlled interface {
+	// Stored are the objects as they are in the world, with what it has added, such as ids.
+	Stored(context.Context, []*unstructured.Unstructured) ([]*unstructured.Unstructured, error)
+	// AwaitGenerated returns when the generated objects are these and no others.
+	AwaitGenerated(context.Context, []*unstructured.Unstructured) error
+}
+
 // Programs are what a run needs besides the world.
 type Programs struct {
 	Compiler Compiler
@@ -230,27 +238,38 @@ func (r *run) edit(t *testing.T, step Step) []*unstructured.Unstructured {
 
 // change writes the user's objects, what the compiler makes of them, and the marker. It returns the findings.
 func (r *run) change(t *testing.T, gone []*unstructured.Unstructured) string {
-	// The compiler reads its earlier objects too: the number of a Wasm plugin must not change while it is in use.
-	input := append(slices.DeleteFunc(r.given.list(), func(o *unstructured.Unstructured) bool { return r.unseen[key(o)] }), r.generated.list()...)
-	list, findings, err := r.programs.Compiler.Compile(t.Context(), r.c.Flags, input)
-	if err != nil {
-		t.Fatal(err)
+	ctx := t.Context()
+	world, controlled := r.world.(Controlled)
+	seen := slices.DeleteFunc(r.given.list(), func(o *unstructured.Unstructured) bool { return r.unseen[key(o)] })
+	write := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
+	if controlled {
+		write(r.world.Apply(ctx, r.given.list()))
+		write(r.world.Delete(ctx, gone))
+		var err error
+		seen, err = world.Stored(ctx, seen)
+		write(err)
+	}
+	// The compiler reads its earlier objects too: the number of a Wasm plugin must not change while it is in use.
+	list, findings, err := r.programs.Compiler.Compile(ctx, r.c.Flags, append(seen, r.generated.list()...))
+	write(err)
 	var generated objects
 	generated.put(list...)
 	stale := r.generated.without(&generated)
 	r.generated = generated
-	for _, write := range []func() error{
-		func() error { return r.world.Apply(t.Context(), r.given.list()) },
-		func() error { return r.world.Delete(t.Context(), gone) },
-		func() error { return r.world.Apply(t.Context(), list) },
-		func() error { return r.world.Delete(t.Context(), stale) },
-		func() error { return r.mark(t.Context()) },
-	} {
-		if err := write(); err != nil {
-			t.Fatal(err)
-		}
+	if controlled {
+		write(world.AwaitGenerated(ctx, list))
+	} else {
+		write(r.world.Apply(ctx, r.given.list()))
+		write(r.world.Delete(ctx, gone))
+		write(r.world.Apply(ctx, list))
+		write(r.world.Delete(ctx, stale))
 	}
+	write(r.mark(ctx))
 	return findings
 }
 
@@ -400,7 +419,11 @@ func (r *run) nothingRejected(t *testing.T) {
 func (r *run) clear(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
 	defer cancel()
-	for _, list := range [][]*unstructured.Unstructured{r.generated.list(), r.given.list(), r.markers} {
+	generated := r.generated.list()
+	if _, ok := r.world.(Controlled); ok {
+		generated = nil // the controller's
+	}
+	for _, list := range [][]*unstructured.Unstructured{generated, r.given.list(), r.markers} {
 		if err := r.world.Delete(ctx, list); err != nil {
 			t.Error(err)
 		}

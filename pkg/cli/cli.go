@@ -54,6 +54,6 @@ Exit codes: 0 if nothing is worse than a warning, 1 if the input has errors,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newCompile(), newLint(), newExplain(), newCatalog(), newVersion())
+	root.AddCommand(newCompile(), newLint(), newExplain(), newCatalog(), newController(), newVersion())
 	return root
 }

@@ -14,24 +14,34 @@ import (
 
 // input are the flags that say what is compiled, and for which installation.
 type input struct {
-	paths         []string
-	namespace     string
-	istioVersion  string
-	rootNamespace string
-	unknownRoutes string
+	installation
+	paths     []string
+	namespace string
 }
 
 func (in *input) flags(cmd *cobra.Command) {
-	defaults := snapshot.Options{}.Defaults()
 	f := cmd.Flags()
 	f.StringSliceVarP(&in.paths, "filename", "f", nil, "file or folder with objects, - for stdin; repeatable")
 	f.StringVarP(&in.namespace, "namespace", "n", "default", "namespace of objects that name none")
+	must(cmd.MarkFlagFilename("filename", "yaml", "yml", "json"))
+	in.installation.flags(cmd)
+}
+
+// installation are the flags that say how Istio is installed, and what follows from it.
+type installation struct {
+	istioVersion, istioRevision  string
+	rootNamespace, unknownRoutes string
+}
+
+func (in *installation) flags(cmd *cobra.Command) {
+	defaults := snapshot.Options{}.Defaults()
+	f := cmd.Flags()
 	f.StringVar(&in.istioVersion, "istio-version", defaults.IstioVersion.String(), "version of Istio, for example 1.31")
+	f.StringVar(&in.istioRevision, "istio-revision", "", "revision of Istio's control plane, where there are several")
 	f.StringVar(&in.rootNamespace, "root-namespace", defaults.RootNamespace, "Istio's root namespace, where generated objects live")
 	f.StringVar(&in.unknownRoutes, "unknown-routes", string(defaults.UnknownRoutes), "what a VirtualService answers that is not compiled yet: allow (no plugins) or deny (503)")
 	must(cmd.RegisterFlagCompletionFunc("istio-version", cobra.FixedCompletions([]string{"1.29", "1.30", "1.31"}, cobra.ShellCompDirectiveNoFileComp)))
 	must(cmd.RegisterFlagCompletionFunc("unknown-routes", cobra.FixedCompletions([]string{"allow", "deny"}, cobra.ShellCompDirectiveNoFileComp)))
-	must(cmd.MarkFlagFilename("filename", "yaml", "yml", "json"))
 }
 
 // must is for registrations that fail only where a flag's name is misspelt in the source.
@@ -53,7 +63,7 @@ func (in *input) load(stdin io.Reader) (*snapshot.Snapshot, error) {
 	return files.Load(options, in.namespace, in.paths, stdin)
 }
 
-func (in *input) options() (snapshot.Options, error) {
+func (in *installation) options() (snapshot.Options, error) {
 	version, err := snapshot.ParseVersion(in.istioVersion)
 	if err != nil {
 		return snapshot.Options{}, fmt.Errorf("--istio-version: %w", err)
@@ -62,7 +72,7 @@ func (in *input) options() (snapshot.Options, error) {
 	if unknown != snapshot.AllowUnknown && unknown != snapshot.DenyUnknown {
 		return snapshot.Options{}, fmt.Errorf("--unknown-routes: %q is neither allow nor deny", in.unknownRoutes)
 	}
-	return snapshot.Options{IstioVersion: version, RootNamespace: in.rootNamespace, UnknownRoutes: unknown}, nil
+	return snapshot.Options{IstioVersion: version, RootNamespace: in.rootNamespace, Revision: in.istioRevision, UnknownRoutes: unknown}, nil
 }
 
 // choice is a flag with few values.

@@ -60,9 +60,9 @@ func Compile(s *snapshot.Snapshot) *Result {
 		r.Origins = append(r.Origins, origins...)
 	}
 	slices.SortFunc(r.Objects, func(a, b emit.Object) int { return cmp.Compare(a.Name(), b.Name()) })
-	r.Plugins = c.attached(r.Services)
 	c.report.add(c.notes.Findings()...)
 	r.Findings = c.report.findings(s)
+	r.Plugins = c.plugins(r)
 	return r
 }
 
@@ -208,21 +208,76 @@ func (c *compiler) checkBinding(v *topology.VirtualService) {
 	}
 }
 
-// attached counts the routes that run each Plugin.
-func (c *compiler) attached(services []Service) []PluginUse {
-	count := map[finding.Object]int{}
-	for _, s := range services {
-		for _, r := range s.routes() {
-			for _, step := range r.Chain.Steps {
-				count[step.Plugin.Object]++
+// plugins says of every Plugin which routes run it and what is wrong with it. One that no route names is judged as if a
+// route named it alone.
+func (c *compiler) plugins(r *Result) []PluginUse {
+	runs, skips := map[finding.Object][]string{}, map[finding.Object]int{}
+	named, workloads := map[finding.Object]bool{}, map[finding.Object]map[string]bool{}
+	for _, s := range r.Services {
+		label := s.VirtualService.Ref().String()
+		for _, route := range s.routes() {
+			name := label
+			if route.Name != "" {
+				name += ":" + route.Name
+			}
+			for _, step := range route.Chain.Steps {
+				object := step.Plugin.Object
+				named[object] = true
+				switch {
+				case object == (finding.Object{}): // a bare built-in
+				case route.Refused != nil || slices.ContainsFunc(route.Skipped, func(s resolve.Step) bool { return s.Plugin == step.Plugin }):
+					skips[object]++
+				default:
+					if workloads[object] == nil {
+						workloads[object] = map[string]bool{}
+					}
+					workloads[object][s.Workload.ID] = true
+					// The same route of another workload or port comes next to it.
+					if before := runs[object]; len(before) == 0 || before[len(before)-1] != name {
+						runs[object] = append(before, name)
+					}
+				}
 			}
 		}
 	}
+	about := map[finding.Object][]finding.Finding{}
+	for _, f := range r.Findings {
+		about[f.Object] = append(about[f.Object], f)
+	}
 	var out []PluginUse
 	for _, p := range c.library.All() {
-		out = append(out, PluginUse{Object: p.Object, Attached: count[p.Object]})
+		u := PluginUse{Object: p.Object, Routes: runs[p.Object], Unavailable: skips[p.Object], Workloads: slices.Sorted(maps.Keys(workloads[p.Object])), Findings: about[p.Object]}
+		if !named[p.Object] {
+			u.Findings = append(u.Findings, c.alone(p)...)
+		}
+		out = append(out, u)
 	}
 	return out
+}
+
+// alone is what is wrong with a plugin that no route names.
+func (c *compiler) alone(p *resolve.Plugin) []finding.Finding {
+	const traffic = "no route runs it"
+	if p.Malformed != nil {
+		f := p.Malformed.Finding
+		f.Traffic = traffic
+		return []finding.Finding{f}
+	}
+	_, problems := c.world.Build(mechanism.Use{
+		Identity: p.ID, Name: p.Name, Spec: p.Spec, Namespace: p.Namespace, User: p.Namespace, Config: p.Config,
+	})
+	var out []finding.Finding
+	for _, problem := range problems {
+		f := finding.Finding{Reason: problem.Reason, Object: p.Object, Place: problem.Spec, Problem: problem.Message}
+		if problem.InConfig {
+			f.Place = strings.TrimSuffix("spec.config."+problem.Config, ".")
+		}
+		if f.Severity() == finding.Error {
+			f.Traffic = traffic
+		}
+		out = append(out, f)
+	}
+	return finding.Sort(out)
 }
 
 // routes are the different routes of a service: the named ones, and the default where a route has it.

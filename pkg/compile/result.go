@@ -79,8 +79,13 @@ type Cause struct {
 // PluginUse is what became of one Plugin or ClusterPlugin.
 type PluginUse struct {
 	Object finding.Object
-	// Attached is the number of routes that run it.
-	Attached int
+	// Routes that run it, as kind/namespace/name[:route]. Unavailable counts those that name it and answer 503, or skip it.
+	Routes      []string
+	Unavailable int
+	// Workloads are the IDs of the gateways that run it, sorted.
+	Workloads []string
+	// Findings about the Plugin itself.
+	Findings []finding.Finding
 }
 
 // Route returns the chain of a named route.
@@ -109,4 +114,17 @@ func (r *Result) Of(name types.NamespacedName) []Service {
 		}
 	}
 	return out
+}
+
+// AttachedRoutes counts the routes that run at least one plugin, or answer 503 because of one.
+func (r *Result) AttachedRoutes() int {
+	n := 0
+	for _, s := range r.Services {
+		for _, route := range s.routes() {
+			if len(route.Chain.Steps) > 0 || route.Refused != nil {
+				n++
+			}
+		}
+	}
+	return n
 }

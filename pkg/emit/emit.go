@@ -266,13 +266,19 @@ func (e *Emitter) envoyFilter(w *topology.Workload, name string, priority int32,
 }
 
 func (e *Emitter) meta(w *topology.Workload, name string) metav1.ObjectMeta {
-	return metav1.ObjectMeta{
-		Name:      name,
-		Namespace: e.Options.RootNamespace,
-		Labels: map[string]string{
-			"app.kubernetes.io/managed-by": "istio-plugins",
-			snapshot.GeneratedLabel:        "true",
-			workloadLabel:                  w.ID,
-		},
+	labels := Labels(e.Options.Revision)
+	labels[workloadLabel] = w.ID
+	return metav1.ObjectMeta{Name: name, Namespace: e.Options.RootNamespace, Labels: labels}
+}
+
+// Labels of everything that is generated for a revision of Istio's control plane.
+func Labels(revision string) map[string]string {
+	labels := map[string]string{
+		"app.kubernetes.io/managed-by": "istio-plugins",
+		snapshot.GeneratedLabel:        "true",
 	}
+	if revision != "" {
+		labels[snapshot.RevisionLabel] = revision
+	}
+	return labels
 }

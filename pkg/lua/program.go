@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"embed"
 	"encoding/base64"
+	"iter"
 	"slices"
 	"strings"
 
@@ -139,11 +140,14 @@ var modules = []string{
 	"identity", "harden", "sandbox", "chain", "dispatch",
 }
 
+// programHeader is the first line of a filter's source.
+const programHeader = "local modules, sources, shared = {}, {}, {}\n"
+
 // FilterSource is the source of the Lua filter that runs the slot values under the filter state key slotKey. It depends
 // on p's content alone, not on its order; of sources or tables with the same name it takes one.
 func (p Program) FilterSource(slotKey string) string {
 	var b strings.Builder
-	b.WriteString("local modules, sources, shared = {}, {}, {}\n")
+	b.WriteString(programHeader)
 	for _, s := range sortedSources(p.Sources) {
 		b.WriteString("sources[")
 		writeString(&b, s.ID)
@@ -193,4 +197,47 @@ func sortedShared(in []part.Shared) []table {
 		return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.literal, b.literal))
 	})
 	return slices.CompactFunc(out, func(a, b table) bool { return a.name == b.name })
+}
+
+// Keep adds to a filter's source what only an earlier one of the same slot knows: sources and shared tables that gateways
+// may still ask for while they get the chains that no longer do. What it cannot read it leaves alone.
+func Keep(source, earlier string) string {
+	known := map[string]bool{}
+	for s := range statements(source) {
+		known[s.key] = true
+	}
+	var kept strings.Builder
+	for s := range statements(earlier) {
+		if !known[s.key] {
+			kept.WriteString(s.text)
+		}
+	}
+	if rest, ok := strings.CutPrefix(source, programHeader); ok && kept.Len() > 0 {
+		return programHeader + kept.String() + rest
+	}
+	return source
+}
+
+// statement is one assignment to sources or shared, with the key that it assigns to.
+type statement struct{ key, text string }
+
+// statements are the assignments at the start of a filter's source, as FilterSource writes them.
+func statements(source string) iter.Seq[statement] {
+	return func(yield func(statement) bool) {
+		rest, ok := strings.CutPrefix(source, programHeader)
+		for ok && (strings.HasPrefix(rest, "sources[") || strings.HasPrefix(rest, "shared[")) {
+			end := 0
+			for line := range strings.Lines(rest) {
+				end += len(line)
+				if !strings.HasSuffix(line, "\\\n") {
+					break
+				}
+			}
+			key, _, _ := strings.Cut(rest, "] = ")
+			if !yield(statement{key, rest[:end]}) {
+				return
+			}
+			rest = rest[end:]
+		}
+	}
 }

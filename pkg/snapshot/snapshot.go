@@ -67,6 +67,8 @@ type Options struct {
 	IstioVersion Version
 	// RootNamespace of the Istio installation, where generated objects live.
 	RootNamespace string
+	// Revision of the Istio control plane, where there are several in a mesh; empty for the only one.
+	Revision string
 	// UnknownRoutes says what happens to a VirtualService that is not compiled yet: allow (it runs without plugins) or deny (503).
 	UnknownRoutes UnknownRoutes
 }

@@ -32,7 +32,7 @@ type Topology struct {
 
 // Workload is the set of pods that one selector selects: Gateways with equal selectors share their listeners.
 type Workload struct {
-	// ID is short, stable, and a function of the selector.
+	// ID is short, stable, and a function of the selector and the control plane's revision.
 	ID string
 	// Selector may be empty: every gateway of the mesh.
 	Selector map[string]string
@@ -152,7 +152,7 @@ func gateways(s *snapshot.Snapshot) ([]*Gateway, []*Workload) {
 	for _, object := range s.Gateways {
 		g := &Gateway{NamespacedName: types.NamespacedName{Namespace: object.Namespace, Name: object.Name}, Object: object}
 		selector := object.Spec.Selector
-		id := WorkloadID(selector)
+		id := WorkloadID(s.Options.Revision, selector)
 		w := workloads[id]
 		if w == nil {
 			w = &Workload{ID: id, Selector: selector}
@@ -185,12 +185,16 @@ func gateways(s *snapshot.Snapshot) ([]*Gateway, []*Workload) {
 	return all, list
 }
 
-// WorkloadID is a short name for a selector.
-func WorkloadID(selector map[string]string) string {
-	if len(selector) == 0 {
+// WorkloadID is a short name for a selector, in a control plane's revision.
+func WorkloadID(revision string, selector map[string]string) string {
+	text := SelectorText(selector)
+	if revision != "" {
+		text = revision + "|" + text
+	}
+	if text == "" {
 		return "all"
 	}
-	return fmt.Sprintf("%08x", uint32(xxhash.Sum64String(SelectorText(selector))))
+	return fmt.Sprintf("%08x", uint32(xxhash.Sum64String(text)))
 }
 
 // SelectorText writes a selector as kubectl does.

@@ -1,0 +1,167 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/istio-plugins/istio-plugins/pkg/cluster"
+	"github.com/istio-plugins/istio-plugins/pkg/snapshot"
+)
+
+const (
+	// name of the controller in logs, metrics and Events.
+	name = "istio-plugins"
+	// A pass that fails is made again after retryFirst, then ever later up to retryLast.
+	retryFirst = 200 * time.Millisecond
+	retryLast  = 30 * time.Second
+	// stopTimeout bounds the end of a pass when the controller stops.
+	stopTimeout = 10 * time.Second
+)
+
+// Options of the controller.
+type Options struct {
+	Snapshot snapshot.Options
+	// Namespaces to watch, besides the root namespace; empty for all.
+	Namespaces []string
+	// DryRun lets the API server judge every write and keep none.
+	DryRun bool
+	Istiod Istiod
+
+	// LeaderElection lets one of several replicas work; its Lease is in Namespace.
+	LeaderElection bool
+	// Namespace of the controller itself.
+	Namespace string
+	// Addresses to listen on, each empty for not at all.
+	MetricsAddress, HealthAddress, PprofAddress string
+	Log                                         logr.Logger
+}
+
+// Run runs the controller until ctx ends.
+func Run(ctx context.Context, config *rest.Config, o Options) error {
+	o.Snapshot = o.Snapshot.Defaults()
+	config = rest.CopyConfig(config)
+	// The API server's priority and fairness bound what a client may ask for, better than a number here could.
+	config.QPS = -1
+	config.WarningHandlerWithContext = noWarnings{} // it warns of every EnvoyFilter
+	stop := stopTimeout
+	m, err := ctrl.NewManager(config, manager.Options{
+		Scheme: cluster.NewScheme(), Logger: o.Log, Cache: cacheOptions(o, 0),
+		Metrics:                metricsserver.Options{BindAddress: orOff(o.MetricsAddress)},
+		HealthProbeBindAddress: orOff(o.HealthAddress), PprofBindAddress: o.PprofAddress,
+		LeaderElection: o.LeaderElection, LeaderElectionID: name, LeaderElectionNamespace: o.Namespace, LeaderElectionReleaseOnCancel: true,
+		GracefulShutdownTimeout: &stop,
+	})
+	if err != nil {
+		return err
+	}
+	if err := add(m, o); err != nil {
+		return err
+	}
+	return m.Start(ctx)
+}
+
+func orOff(address string) string {
+	if address == "" {
+		return "0"
+	}
+	return address
+}
+
+// noWarnings is told by the API server, on every write of an EnvoyFilter, that it exposes internals.
+type noWarnings struct{}
+
+func (noWarnings) HandleWarningHeaderWithContext(context.Context, int, string, string) {}
+
+// add puts the controller together.
+func add(m manager.Manager, o Options) error {
+	numbers := newMetrics(ctrlmetrics.Registry)
+	writer := newWriter(m.GetClient(), m.GetCache(), o.DryRun, numbers)
+	inputs, err := newInputs(m, o, writer.ours)
+	if err != nil {
+		return err
+	}
+	asked, err := newIstiod(o.Istiod, o.Snapshot, m.GetAPIReader())
+	if err != nil {
+		return err
+	}
+	if o.DryRun {
+		asked = nil // what was not written need not be waited for
+	}
+	accepted := newAcceptance(asked, m.GetClient(), o.Snapshot.Revision, clock.RealClock{}, o.Log.WithName("istiod"))
+	statuses := m.GetClient()
+	if o.DryRun {
+		statuses = client.NewDryRunClient(statuses)
+	}
+	reporter := newReporter(statuses, m.GetCache(), accepted, m.GetEventRecorder(name), numbers, o.Log.WithName("report"))
+
+	var applied atomic.Bool
+	r := &reconciler{
+		options: o.Snapshot, inputs: inputs, writer: writer, accepted: accepted, metrics: numbers, pulse: &pulse{},
+		publish: func(out *outcome) {
+			applied.Store(true)
+			reporter.publish(out)
+		},
+	}
+	one := false
+	c, err := controller.New(name, m, controller.Options{
+		Reconciler: r,
+		// One key needs no priorities.
+		UsePriorityQueue: &one,
+		RateLimiter:      workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](retryFirst, retryLast),
+	})
+	if err != nil {
+		return err
+	}
+	if err := inputs.watch(m, c, r.pulse.wake); err != nil {
+		return err
+	}
+	// A verdict may be what the last part of a change waits for.
+	verdicts := source.Func(func(_ context.Context, q workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+		accepted.onChange(func() {
+			if r.unfinished.Load() {
+				r.pulse.wake(q)
+			}
+		})
+		return nil
+	})
+	if err := c.Watch(verdicts); err != nil {
+		return err
+	}
+	for _, run := range []func(context.Context) error{accepted.watch, reporter.run} {
+		if err := m.Add(manager.RunnableFunc(run)); err != nil {
+			return err
+		}
+	}
+	if err := m.AddHealthzCheck("ping", healthz.Ping); err != nil {
+		return err
+	}
+	// A replica that waits for the lease is ready for its part, which is to wait.
+	return m.AddReadyzCheck("applied", func(*http.Request) error {
+		select {
+		case <-m.Elected():
+		default:
+			return nil
+		}
+		if !applied.Load() {
+			return errors.New("nothing has been applied yet")
+		}
+		return nil
+	})
+}

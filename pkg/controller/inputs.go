@@ -1,0 +1,313 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/selection"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/istio-plugins/istio-plugins/pkg/cluster"
+	"github.com/istio-plugins/istio-plugins/pkg/snapshot"
+)
+
+// lookForKinds is how often the API server is asked for the kinds that it did not have.
+const lookForKinds = time.Minute
+
+// cacheOptions are what the informers of a cache keep: only objects that a compilation looks at, without what it never
+// reads. A cache has one selector for a kind, so a kind with several labels needs several caches; n is the cache's number.
+func cacheOptions(o Options, n int) cache.Options {
+	out := cache.Options{DefaultTransform: cache.TransformStripManagedFields(), ByObject: map[client.Object]cache.ByObject{}}
+	if len(o.Namespaces) > 0 {
+		out.DefaultNamespaces = map[string]cache.Config{o.Snapshot.RootNamespace: {}}
+		for _, namespace := range o.Namespaces {
+			out.DefaultNamespaces[namespace] = cache.Config{}
+		}
+	}
+	for _, k := range kindsOf(n) {
+		by := cache.ByObject{}
+		if k.Label != "" {
+			by.Label = labelSelector(k.Label, k.Value)
+		}
+		if k.Generated {
+			by.Namespaces = map[string]cache.Config{o.Snapshot.RootNamespace: {}}
+		}
+		if by.Label != nil || by.Namespaces != nil {
+			out.ByObject[k.Object] = by
+		}
+	}
+	return out
+}
+
+// kindsOf are the kinds that the nth cache holds: the first all kinds, the second those that come again.
+func kindsOf(n int) []cluster.Kind {
+	var out []cluster.Kind
+	seen := map[reflect.Type]int{}
+	for _, k := range cluster.Kinds() {
+		t := reflect.TypeOf(k.Object)
+		if seen[t] == n {
+			out = append(out, k)
+		}
+		seen[t]++
+	}
+	return out
+}
+
+func labelSelector(key, value string) labels.Selector {
+	operator, values := selection.Exists, []string(nil)
+	if value != "" {
+		operator, values = selection.Equals, []string{value}
+	}
+	requirement, err := labels.NewRequirement(key, operator, values)
+	if err != nil {
+		panic(err) // the labels are our own
+	}
+	return labels.NewSelector().Add(*requirement)
+}
+
+// inputs are a compilation's inputs as informers have them. It reads for package cluster: lists from the caches, and
+// ConfigMaps that Plugins name from the API server, once for each version, because a cluster may have many of them.
+type inputs struct {
+	client.Reader
+	// labelled are the caches of kinds with a label, by its selector.
+	labelled map[string]cache.Cache
+	// api reads what the cache has the metadata of only.
+	api    client.Reader
+	scheme *runtime.Scheme
+	// ours says whether an object is as the writer has left it.
+	ours func(client.Object) bool
+
+	mu sync.Mutex
+	// served says which of the optional kinds the API server has.
+	served map[string]bool
+	// configMaps are those that Plugins name; nil until one has been read.
+	configMaps map[types.NamespacedName]*corev1.ConfigMap
+}
+
+func newInputs(m manager.Manager, o Options, ours func(client.Object) bool) (*inputs, error) {
+	in := &inputs{
+		Reader: m.GetCache(), labelled: map[string]cache.Cache{}, api: m.GetAPIReader(), scheme: m.GetScheme(), ours: ours,
+		served: map[string]bool{}, configMaps: map[types.NamespacedName]*corev1.ConfigMap{},
+	}
+	for n := 0; len(kindsOf(n)) > 0; n++ {
+		c := m.GetCache()
+		if n > 0 {
+			options := cacheOptions(o, n)
+			options.Scheme, options.Mapper, options.HTTPClient = m.GetScheme(), m.GetRESTMapper(), m.GetHTTPClient()
+			var err error
+			if c, err = cache.New(m.GetConfig(), options); err != nil {
+				return nil, err
+			}
+			if err := m.Add(c); err != nil {
+				return nil, err
+			}
+		}
+		for _, k := range kindsOf(n) {
+			if k.Label != "" {
+				in.labelled[labelSelector(k.Label, k.Value).String()] = c
+			}
+		}
+	}
+	return in, nil
+}
+
+// read makes a snapshot.
+func (in *inputs) read(ctx context.Context, o snapshot.Options) (*snapshot.Snapshot, error) {
+	s, err := cluster.Read(ctx, in, o)
+	if err != nil {
+		return nil, err
+	}
+	named := cluster.ConfigMaps(s)
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	maps.DeleteFunc(in.configMaps, func(name types.NamespacedName, _ *corev1.ConfigMap) bool { return !slices.Contains(named, name) })
+	return s, nil
+}
+
+// List of a kind that the API server does not have fails without asking it again.
+func (in *inputs) List(ctx context.Context, list client.ObjectList, options ...client.ListOption) error {
+	gvk, err := apiutil.GVKForObject(list, in.scheme)
+	if err != nil {
+		return err
+	}
+	in.mu.Lock()
+	served, known := in.served[gvk.Kind]
+	in.mu.Unlock()
+	if known && !served {
+		return &meta.NoKindMatchError{GroupKind: gvk.GroupKind(), SearchedVersions: []string{gvk.Version}}
+	}
+	listed := client.ListOptions{}
+	listed.ApplyOptions(options)
+	if listed.LabelSelector != nil {
+		return in.labelled[listed.LabelSelector.String()].List(ctx, list, options...)
+	}
+	return in.Reader.List(ctx, list, options...)
+}
+
+// Get returns a ConfigMap, and remembers it.
+func (in *inputs) Get(ctx context.Context, name client.ObjectKey, into client.Object, options ...client.GetOption) error {
+	configMap, ok := into.(*corev1.ConfigMap)
+	if !ok {
+		return in.Reader.Get(ctx, name, into, options...)
+	}
+	in.mu.Lock()
+	read := in.configMaps[name]
+	// From now on its changes matter, also if it is not there yet.
+	in.configMaps[name] = read
+	in.mu.Unlock()
+	known := configMapMetadata()
+	if err := in.Reader.Get(ctx, name, known); err != nil {
+		return err
+	}
+	if read == nil || read.ResourceVersion != known.ResourceVersion {
+		read = &corev1.ConfigMap{}
+		if err := in.api.Get(ctx, name, read); err != nil {
+			return err
+		}
+		in.mu.Lock()
+		in.configMaps[name] = read
+		in.mu.Unlock()
+	}
+	*configMap = *read
+	return nil
+}
+
+func configMapMetadata() *metav1.PartialObjectMetadata {
+	m := &metav1.PartialObjectMetadata{}
+	m.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("ConfigMap"))
+	return m
+}
+
+// watch makes every change of an input wake the queue. Optional kinds that are not there yet are looked for while the
+// controller runs.
+func (in *inputs) watch(m manager.Manager, c controller.Controller, wake func(workqueue.TypedRateLimitingInterface[reconcile.Request])) error {
+	start := func(k cluster.Kind) error {
+		object, from := k.Object, m.GetCache()
+		if k.Referenced {
+			object = configMapMetadata()
+		}
+		if k.Label != "" {
+			from = in.labelled[labelSelector(k.Label, k.Value).String()]
+		}
+		return c.Watch(source.Kind(from, object, in.handler(k, wake)))
+	}
+	var missing []cluster.Kind
+	for _, k := range cluster.Kinds() {
+		there, err := in.look(m, k)
+		if err != nil {
+			return err
+		}
+		if !there {
+			missing = append(missing, k)
+			continue
+		}
+		if err := start(k); err != nil {
+			return err
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	return m.Add(manager.RunnableFunc(func(ctx context.Context) error {
+		for len(missing) > 0 {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(lookForKinds):
+			}
+			missing = slices.DeleteFunc(missing, func(k cluster.Kind) bool {
+				there, err := in.look(m, k)
+				if err != nil || !there {
+					return false
+				}
+				m.GetLogger().Info("a kind has been installed", "kind", fmt.Sprintf("%T", k.Object))
+				return start(k) == nil
+			})
+		}
+		return nil
+	}))
+}
+
+// look asks whether the API server has an optional kind; every other kind must be there.
+func (in *inputs) look(m manager.Manager, k cluster.Kind) (bool, error) {
+	gvk, err := apiutil.GVKForObject(k.Object, m.GetScheme())
+	if err != nil {
+		return false, err
+	}
+	if !k.Optional {
+		return true, nil
+	}
+	_, err = m.GetRESTMapper().RESTMapping(gvk.GroupKind(), gvk.Version)
+	if err != nil && !meta.IsNoMatchError(err) {
+		return false, err
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.served[gvk.Kind+"List"] = err == nil
+	return err == nil, nil
+}
+
+// handler wakes the queue for changes that a compilation can see.
+func (in *inputs) handler(k cluster.Kind, wake func(workqueue.TypedRateLimitingInterface[reconcile.Request])) handler.EventHandler {
+	type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
+	one := func(o client.Object, q queue) {
+		if in.concerns(k, o) {
+			wake(q)
+		}
+	}
+	return handler.Funcs{
+		CreateFunc: func(_ context.Context, e event.CreateEvent, q queue) { one(e.Object, q) },
+		DeleteFunc: func(_ context.Context, e event.DeleteEvent, q queue) { one(e.Object, q) },
+		UpdateFunc: func(_ context.Context, e event.UpdateEvent, q queue) {
+			if changed(e.ObjectOld, e.ObjectNew) {
+				one(e.ObjectNew, q)
+			}
+		},
+	}
+}
+
+// concerns says whether a compilation would see a change of an object.
+func (in *inputs) concerns(k cluster.Kind, o client.Object) bool {
+	switch {
+	case k.Generated:
+		return !in.ours(o)
+	case k.Referenced:
+		in.mu.Lock()
+		defer in.mu.Unlock()
+		_, named := in.configMaps[client.ObjectKeyFromObject(o)]
+		return named
+	}
+	return true
+}
+
+// changed says whether an update changed more than a status.
+func changed(before, after client.Object) bool {
+	switch {
+	case before.GetResourceVersion() == after.GetResourceVersion():
+		return false
+	case after.GetGeneration() == 0:
+		return true // a kind without status
+	}
+	return before.GetGeneration() != after.GetGeneration() || !maps.Equal(before.GetLabels(), after.GetLabels()) ||
+		!maps.Equal(before.GetAnnotations(), after.GetAnnotations())
+}

@@ -1,0 +1,217 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/istio-plugins/istio-plugins/pkg/compile"
+	"github.com/istio-plugins/istio-plugins/pkg/emit"
+	"github.com/istio-plugins/istio-plugins/pkg/istiod"
+	"github.com/istio-plugins/istio-plugins/pkg/snapshot"
+)
+
+// reconciler brings the generated objects from what they are to what they should be. It reads everything that package
+// cluster reads, and writes generated objects, nothing else.
+type reconciler struct {
+	options  snapshot.Options
+	inputs   *inputs
+	writer   *writer
+	accepted *acceptance
+	metrics  *metrics
+	pulse    *pulse
+	// unfinished says that something is left to clean once gateways no longer need it.
+	unfinished atomic.Bool
+	// publish gives the outcome of a pass to whoever reports it.
+	publish func(*outcome)
+}
+
+// outcome is what a pass came to.
+type outcome struct {
+	snapshot *snapshot.Snapshot
+	result   *compile.Result
+	// failed are the workloads for which something could not be written, with the reason.
+	failed map[string]error
+}
+
+// Reconcile makes one pass over everything. There is one key, since what one object asks for may concern any gateway.
+func (r *reconciler) Reconcile(ctx context.Context, _ reconcile.Request) (ctrl.Result, error) {
+	since := r.pulse.begin()
+	defer r.pulse.end()
+	s, err := r.inputs.read(ctx, r.options)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	begin := time.Now()
+	result := compile.Compile(s)
+	r.metrics.compiled(time.Since(begin), result)
+	begin = time.Now()
+	p := r.pass(s, result)
+	err = p.run(ctx)
+	if ctx.Err() != nil {
+		return ctrl.Result{}, ctx.Err()
+	}
+	if p.wrote > 0 {
+		r.metrics.applied(time.Since(begin), since)
+		log.FromContext(ctx).Info("gateways are being changed", "written", p.wrote, "objects", len(result.Objects), "took", time.Since(begin).Round(time.Millisecond))
+	}
+	r.publish(&outcome{snapshot: s, result: result, failed: p.failed})
+	r.unfinished.Store(p.left > 0)
+	if p.left > 0 && err == nil {
+		// Where istiod cannot be asked, time must do.
+		return ctrl.Result{RequeueAfter: cleanAfter}, nil
+	}
+	return ctrl.Result{}, err
+}
+
+// pass is the work of one pass.
+type pass struct {
+	*reconciler
+	live *emit.Live
+	// there are the objects as they are, and in the course of the pass become; wanted as they should be. By keyOf.
+	there, wanted map[string]emit.Object
+	gateways      gateways
+	// failed workloads are left as they are: the later stages need what an earlier one could not write.
+	failed map[string]error
+	// wrote and left count objects: those that were written or deleted, and those that gateways must first let go.
+	wrote, left int
+}
+
+// gateways are the workloads of a mesh, by ID.
+type gateways map[string]istiod.Workload
+
+func (r *reconciler) pass(s *snapshot.Snapshot, result *compile.Result) *pass {
+	p := &pass{
+		reconciler: r, live: emit.NewLive(s.EnvoyFilters), gateways: gateways{},
+		there: map[string]emit.Object{}, wanted: map[string]emit.Object{}, failed: map[string]error{},
+	}
+	add := func(into map[string]emit.Object, o emit.Object) {
+		if key := keyOf(objectOf(o)); o.Name() != istiod.MarkName {
+			into[key] = o
+		}
+	}
+	for _, o := range s.EnvoyFilters {
+		add(p.there, emit.Object{EnvoyFilter: o})
+	}
+	for _, o := range s.WasmPlugins {
+		add(p.there, emit.Object{WasmPlugin: o})
+	}
+	for _, o := range result.Objects {
+		add(p.wanted, o)
+	}
+	for _, w := range result.Topology.Workloads {
+		p.gateways[w.ID] = istiod.Workload{Selector: w.Selector}
+	}
+	return p
+}
+
+// run goes through the stages.
+func (p *pass) run(ctx context.Context) error {
+	p.accepted.know(p.gateways, p.hasWasmPlugins())
+	if prepared := p.apply(ctx, emit.Prepare); len(prepared) > 0 {
+		p.accepted.wrote(prepared)
+		// Where the fixed filters are not there yet, nothing asks for the tables.
+		p.accepted.settle(ctx, slices.DeleteFunc(prepared, func(id string) bool { return !p.filtersIn(id) }))
+	}
+	p.accepted.wrote(p.apply(ctx, emit.Switch))
+	p.accepted.wrote(p.apply(ctx, emit.Clean))
+	p.prune(ctx)
+	var errs []error
+	for _, id := range slices.Sorted(maps.Keys(p.failed)) {
+		errs = append(errs, fmt.Errorf("gateway %s: %w", id, p.failed[id]))
+	}
+	return errors.Join(errs...)
+}
+
+func (p *pass) hasWasmPlugins() bool {
+	for _, o := range p.wanted {
+		if o.WasmPlugin != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// apply writes what is not as it should be at a stage, and returns the workloads concerned.
+func (p *pass) apply(ctx context.Context, stage emit.Stage) []string {
+	ranks := map[int][]emit.Object{}
+	for _, key := range slices.Sorted(maps.Keys(p.wanted)) {
+		o, due := p.live.At(stage, p.wanted[key])
+		id := workloadOf(p.wanted[key])
+		if !due || p.failed[id] != nil {
+			continue
+		}
+		if there, ok := p.there[key]; ok && emit.Equal(o, there) {
+			continue
+		}
+		if stage == emit.Clean && !p.accepted.settled(id) {
+			p.left++
+			continue
+		}
+		ranks[emit.Rank(o)] = append(ranks[emit.Rank(o)], o)
+	}
+	concerned := map[string]bool{}
+	for _, rank := range slices.Sorted(maps.Keys(ranks)) {
+		objects := slices.DeleteFunc(ranks[rank], func(o emit.Object) bool { return p.failed[workloadOf(o)] != nil })
+		failed := p.writer.write(ctx, objects)
+		for _, o := range objects {
+			if err := failed[o.Name()]; err != nil {
+				p.failed[workloadOf(o)] = fmt.Errorf("%s %s: %w", stage, o.Name(), err)
+				continue
+			}
+			p.wrote++
+			concerned[workloadOf(o)] = true
+			p.there[keyOf(objectOf(o))] = o
+		}
+	}
+	return slices.Sorted(maps.Keys(concerned))
+}
+
+// filtersIn says whether gateways of a workload have the fixed filters.
+func (p *pass) filtersIn(id string) bool {
+	for _, o := range p.there {
+		if workloadOf(o) == id && emit.Rank(o) == emit.RankFilters {
+			return true
+		}
+	}
+	return false
+}
+
+// prune deletes what nothing wants any more, and no gateway can still ask for: tables, then bindings, then the fixed
+// filters, without which a route would be open.
+func (p *pass) prune(ctx context.Context) {
+	ranks := map[int][]emit.Object{}
+	for _, key := range slices.Sorted(maps.Keys(p.there)) {
+		o := p.there[key]
+		id := workloadOf(o)
+		if _, wanted := p.wanted[key]; wanted || p.failed[id] != nil {
+			continue
+		}
+		// Without a Gateway there is no listener.
+		if _, known := p.gateways[id]; known && !p.accepted.settled(id) {
+			p.left++
+			continue
+		}
+		ranks[emit.Rank(o)] = append(ranks[emit.Rank(o)], o)
+	}
+	for _, rank := range slices.Sorted(maps.Keys(ranks)) {
+		failed := p.writer.delete(ctx, ranks[rank])
+		for _, o := range ranks[rank] {
+			if err := failed[o.Name()]; err != nil {
+				p.failed[workloadOf(o)] = fmt.Errorf("delete %s: %w", o.Name(), err)
+				return
+			}
+			p.wrote++
+		}
+	}
+}
+
+func workloadOf(o emit.Object) string { return emit.WorkloadID(objectOf(o).GetLabels()) }

@@ -1,0 +1,162 @@
+package controller
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	pluginsv1alpha1 "github.com/istio-plugins/istio-plugins/pkg/apis/plugins/v1alpha1"
+	"github.com/istio-plugins/istio-plugins/pkg/compile"
+	"github.com/istio-plugins/istio-plugins/pkg/finding"
+	"github.com/istio-plugins/istio-plugins/pkg/istiod"
+	"github.com/istio-plugins/istio-plugins/pkg/mechanism"
+)
+
+const (
+	// maxAttachedRoutes and maxMessage are the limits of the status' schema.
+	maxAttachedRoutes = 16
+	maxMessage        = 32768
+)
+
+// gatewayState is what is known of one gateway workload: what istiod says, and why something could not be written.
+type gatewayState struct {
+	istiod.Verdict
+	failed error
+}
+
+// pluginStatus is the status of a Plugin that was seen with this spec and generation. Accepted rests on the compilation,
+// Programmed on what gateways have accepted.
+func pluginStatus(spec *pluginsv1alpha1.PluginSpec, generation int64, before pluginsv1alpha1.PluginStatus, u compile.PluginUse, gateways func(id string) gatewayState) pluginsv1alpha1.PluginStatus {
+	routes := slices.Clone(u.Routes)
+	slices.Sort(routes)
+	status := pluginsv1alpha1.PluginStatus{
+		ObservedGeneration: generation,
+		Type:               mechanism.Type(spec),
+		Attached:           int32(len(routes)),
+		AttachedRoutes:     routes[:min(len(routes), maxAttachedRoutes)],
+		Conditions:         slices.Clone(before.Conditions),
+	}
+	acceptedCondition := acceptedOf(u.Findings, "the plugin can be used"+unavailable(u))
+	for _, c := range []metav1.Condition{acceptedCondition, programmed(spec, u, acceptedCondition, gateways)} {
+		c.ObservedGeneration = generation
+		c.Message = c.Message[:min(len(c.Message), maxMessage)]
+		meta.SetStatusCondition(&status.Conditions, c)
+	}
+	return status
+}
+
+// unavailable says of routes that name a good plugin and do not run it for another reason.
+func unavailable(u compile.PluginUse) string {
+	switch u.Unavailable {
+	case 0:
+		return ""
+	case 1:
+		return "; 1 route that names it does not run it, because of another plugin of its chain or of the route's own config"
+	}
+	return fmt.Sprintf("; %d routes that name it do not run it, because of other plugins of their chains or of the routes' own configs", u.Unavailable)
+}
+
+// acceptedOf is the condition Accepted of an object with these findings.
+func acceptedOf(findings []finding.Finding, fine string) metav1.Condition {
+	var errors []finding.Finding
+	for _, f := range findings {
+		if f.Severity() == finding.Error {
+			errors = append(errors, f)
+		}
+	}
+	if len(errors) == 0 {
+		return metav1.Condition{Type: pluginsv1alpha1.ConditionAccepted, Status: metav1.ConditionTrue, Reason: "Accepted", Message: fine}
+	}
+	texts := make([]string, 0, len(errors))
+	for _, f := range errors {
+		text := f.Message()
+		if f.Place != "" {
+			text = f.Place + ": " + text
+		}
+		texts = append(texts, text)
+	}
+	const most = 3
+	if more := len(texts) - most; more > 0 {
+		texts = append(texts[:most], fmt.Sprintf("and %d more", more))
+	}
+	return metav1.Condition{
+		Type: pluginsv1alpha1.ConditionAccepted, Status: metav1.ConditionFalse, Reason: string(errors[0].Reason), Message: strings.Join(texts, ". "),
+	}
+}
+
+// programmed is the condition Programmed. The worst that is known of any gateway counts.
+func programmed(spec *pluginsv1alpha1.PluginSpec, u compile.PluginUse, accepted metav1.Condition, gateways func(id string) gatewayState) metav1.Condition {
+	condition := func(status metav1.ConditionStatus, reason, message string) metav1.Condition {
+		return metav1.Condition{Type: pluginsv1alpha1.ConditionProgrammed, Status: status, Reason: reason, Message: message}
+	}
+	if accepted.Status != metav1.ConditionTrue && len(u.Routes) == 0 {
+		if spec.FailurePolicy == pluginsv1alpha1.FailOpen {
+			return condition(metav1.ConditionFalse, "NotAccepted", "it runs nowhere; routes that name it run without it")
+		}
+		return condition(metav1.ConditionFalse, "NotAccepted", "it runs nowhere; routes that name it answer 503")
+	}
+	if len(u.Routes) == 0 {
+		return condition(metav1.ConditionUnknown, "NotAttached", "no route runs it")
+	}
+	var worst *gatewayState
+	connected := 0
+	for _, id := range u.Workloads {
+		g := gateways(id)
+		connected += len(g.Gateways)
+		if worst == nil || severity(g) > severity(*worst) {
+			worst = &g
+		}
+	}
+	runs := "1 route runs it"
+	if n := len(u.Routes); n > 1 {
+		runs = fmt.Sprintf("%d routes run it", n)
+	}
+	switch {
+	case worst.failed != nil:
+		return condition(metav1.ConditionFalse, "WriteFailed", fmt.Sprintf("gateways run an older state: %v", worst.failed))
+	case worst.State == istiod.Rejected:
+		return condition(metav1.ConditionFalse, "Rejected", worst.Message)
+	case worst.State == istiod.Pending:
+		return condition(metav1.ConditionFalse, "Pending", worst.Message)
+	case worst.State == istiod.Unknown:
+		return condition(metav1.ConditionUnknown, "NoEvidence", "whether gateways run it is not known: "+worst.Message)
+	case worst.State == istiod.NoGateway && connected == 0:
+		return condition(metav1.ConditionUnknown, "NoGateway", worst.Message)
+	}
+	return condition(metav1.ConditionTrue, "Programmed", fmt.Sprintf("%s; %d connected %s accepted it", runs, connected, plural(connected, "gateway has", "gateways have")))
+}
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
+}
+
+func severity(g gatewayState) int {
+	if g.failed != nil {
+		return 10
+	}
+	return map[istiod.State]int{istiod.Rejected: 5, istiod.Pending: 4, istiod.Unknown: 3, istiod.NoGateway: 2, istiod.Accepted: 1}[g.State]
+}
+
+// consumerStatus is the status of a Consumer: whether it, and each of its credentials, can be used.
+func consumerStatus(c *pluginsv1alpha1.Consumer, findings map[finding.Object][]finding.Finding) pluginsv1alpha1.ConsumerStatus {
+	about := slices.Clone(findings[finding.Object{Kind: "Consumer", Namespace: c.Namespace, Name: c.Name}])
+	for _, name := range c.Spec.Credentials {
+		for _, f := range findings[finding.Object{Kind: "Secret", Namespace: c.Namespace, Name: name}] {
+			f.Place = strings.TrimSuffix("Secret "+name+" "+f.Place, " ")
+			about = append(about, f)
+		}
+	}
+	slices.SortStableFunc(about, func(a, b finding.Finding) int { return cmp.Compare(a.Place, b.Place) })
+	status := pluginsv1alpha1.ConsumerStatus{ObservedGeneration: c.Generation, Conditions: slices.Clone(c.Status.Conditions)}
+	condition := acceptedOf(about, "all credentials can be used")
+	condition.ObservedGeneration = c.Generation
+	meta.SetStatusCondition(&status.Conditions, condition)
+	return status
+}

@@ -1,0 +1,176 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	"golang.org/x/sync/errgroup"
+	extensionsv1alpha1 "istio.io/client-go/pkg/apis/extensions/v1alpha1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/istio-plugins/istio-plugins/pkg/emit"
+	"github.com/istio-plugins/istio-plugins/pkg/manifest"
+)
+
+const (
+	// fieldOwner is who we are in an object's managedFields.
+	fieldOwner = "istio-plugins"
+	// writesAtOnce bounds how many objects are on their way to the API server.
+	writesAtOnce = 8
+	// informTimeout bounds the time until informers have what was written; it takes some milliseconds. After it the next
+	// pass looks again.
+	informTimeout = 5 * time.Second
+	informEvery   = 5 * time.Millisecond
+)
+
+// writer brings generated objects to the API server, by server-side apply. It is the only one that writes them.
+type writer struct {
+	client client.Client
+	// informed is what informers have.
+	informed client.Reader
+	// dry says that nothing that is written stays.
+	dry     bool
+	metrics *metrics
+
+	mu sync.Mutex
+	// versions of what was written last, by kind and name.
+	versions map[string]string
+}
+
+func newWriter(c client.Client, informed client.Reader, dry bool, m *metrics) *writer {
+	if dry {
+		c = client.NewDryRunClient(c)
+	}
+	return &writer{client: c, informed: informed, dry: dry, metrics: m, versions: map[string]string{}}
+}
+
+// ours says whether an object of an informer is as it was written.
+func (w *writer) ours(o client.Object) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.versions[keyOf(o)] == o.GetResourceVersion()
+}
+
+func keyOf(o client.Object) string {
+	if _, ok := o.(*extensionsv1alpha1.WasmPlugin); ok {
+		return "WasmPlugin/" + o.GetName()
+	}
+	return "EnvoyFilter/" + o.GetName()
+}
+
+// objectOf is an object as clients know it.
+func objectOf(o emit.Object) client.Object {
+	if o.WasmPlugin != nil {
+		return o.WasmPlugin
+	}
+	return o.EnvoyFilter
+}
+
+// write applies objects and returns when informers have them. It returns the names of those that the API server did not
+// take, with its errors; the others are written.
+func (w *writer) write(ctx context.Context, objects []emit.Object) map[string]error {
+	return w.each(ctx, objects, "apply", func(ctx context.Context, o emit.Object) (string, error) {
+		return w.apply(ctx, o)
+	})
+}
+
+// delete removes objects and returns when informers no longer have them.
+func (w *writer) delete(ctx context.Context, objects []emit.Object) map[string]error {
+	return w.each(ctx, objects, "delete", func(ctx context.Context, o emit.Object) (string, error) {
+		// It is deleted as it was seen, or not at all: somebody may have made it anew.
+		object := objectOf(o)
+		uid := object.GetUID()
+		err := w.client.Delete(ctx, object, client.Preconditions{UID: &uid})
+		return "", client.IgnoreNotFound(err)
+	})
+}
+
+func (w *writer) each(ctx context.Context, objects []emit.Object, verb string, do func(context.Context, emit.Object) (string, error)) map[string]error {
+	log := logr.FromContextOrDiscard(ctx)
+	var mu sync.Mutex
+	failed := map[string]error{}
+	var group errgroup.Group
+	group.SetLimit(writesAtOnce)
+	for _, o := range objects {
+		group.Go(func() error {
+			version, err := do(ctx, o)
+			w.metrics.written(verb, err)
+			if err == nil && !w.dry {
+				err = w.awaitInformer(ctx, objectOf(o), version)
+			}
+			if err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				failed[o.Name()] = err
+				return nil
+			}
+			log.V(1).Info("wrote a generated object", "verb", verb, "object", keyOf(objectOf(o)), "bytes", o.Size, "dryRun", w.dry)
+			return nil
+		})
+	}
+	_ = group.Wait()
+	return failed
+}
+
+// apply writes one object and returns its version. Where others have added fields that are not ours to remove by
+// server-side apply, the object is replaced.
+func (w *writer) apply(ctx context.Context, o emit.Object) (string, error) {
+	wanted := manifest.Of(o)
+	u := &unstructured.Unstructured{Object: manifest.Of(o)}
+	if err := w.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.ForceOwnership, client.FieldOwner(fieldOwner)); err != nil {
+		return "", err
+	}
+	if !reflect.DeepEqual(u.Object["spec"], wanted["spec"]) {
+		u.Object["spec"] = wanted["spec"]
+		if err := w.client.Update(ctx, u, client.FieldOwner(fieldOwner)); err != nil {
+			return "", fmt.Errorf("remove what others have added: %w", err)
+		}
+	}
+	if !w.dry {
+		w.mu.Lock()
+		w.versions[keyOf(objectOf(o))] = u.GetResourceVersion()
+		w.mu.Unlock()
+	}
+	return u.GetResourceVersion(), nil
+}
+
+// awaitInformer returns when the informer has a version of the object that is not older; without a version, when it has
+// none, or a new one.
+func (w *writer) awaitInformer(ctx context.Context, o client.Object, version string) error {
+	seen := o.DeepCopyObject().(client.Object)
+	err := wait.PollUntilContextTimeout(ctx, informEvery, informTimeout, true, func(ctx context.Context) (bool, error) {
+		err := w.informed.Get(ctx, client.ObjectKeyFromObject(o), seen, client.UnsafeDisableDeepCopy)
+		if apierrors.IsNotFound(err) {
+			return version == "", nil
+		}
+		if err != nil {
+			return false, err
+		}
+		if version == "" {
+			return seen.GetUID() != o.GetUID(), nil
+		}
+		return !newer(version, seen.GetResourceVersion()), nil
+	})
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("informers have not seen it within %s", informTimeout)
+	}
+	return err
+}
+
+// newer says whether version a is after b. Versions that cannot be compared are different ones.
+func newer(a, b string) bool {
+	order, err := resourceversion.CompareResourceVersion(a, b)
+	if err != nil {
+		return a != b
+	}
+	return order > 0
+}
