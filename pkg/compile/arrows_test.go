@@ -27,7 +27,7 @@ var arrows = map[string][]string{
 	"pkg/resolve":         {"pkg/annotation", "pkg/apis/plugins/v1alpha1", "pkg/config", "pkg/finding", "pkg/snapshot"},
 	"pkg/mechanism":       {"pkg/apis/plugins/v1alpha1", "pkg/catalog/builtin", "pkg/config", "pkg/envoy", "pkg/finding", "pkg/lua", "pkg/part"},
 	"pkg/dispatch":        {"pkg/envoy", "pkg/lua", "pkg/part"},
-	"pkg/emit":            {"pkg/dispatch", "pkg/snapshot", "pkg/topology"},
+	"pkg/emit":            {"pkg/dispatch", "pkg/lua", "pkg/snapshot", "pkg/topology"},
 	"pkg/compile": {
 		"pkg/annotation", "pkg/catalog", "pkg/config", "pkg/consumer", "pkg/dispatch", "pkg/emit", "pkg/finding", "pkg/lua",
 		"pkg/mechanism", "pkg/part", "pkg/resolve", "pkg/snapshot", "pkg/topology",
