@@ -57,7 +57,7 @@ func build(use builtin.Use, c config.Value) ([]part.Part, []builtin.Problem) {
 		"known":     authn.Table(credentials, entry),
 	}
 	problems = slices.Concat(problems, tooLong(credentials), authn.Anonymous(chunk, credentials, s.Anonymous))
-	return []part.Part{part.Lua{Plugin: use.Plugin, Source: authn.Source(handler), Config: chunk, FailOpen: use.FailOpen}}, problems
+	return []part.Part{use.Lua(authn.Source(handler), chunk)}, problems
 }
 
 // tooLong warns of credentials that no request can hold.

@@ -18,8 +18,8 @@ import (
 	pluginsv1alpha1 "github.com/istio-plugins/istio-plugins/pkg/apis/plugins/v1alpha1"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/basicauth"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
-	"github.com/istio-plugins/istio-plugins/pkg/config"
 	"github.com/istio-plugins/istio-plugins/pkg/consumer"
+	"github.com/istio-plugins/istio-plugins/pkg/internal/catalogtest"
 	"github.com/istio-plugins/istio-plugins/pkg/internal/envoytest"
 	"github.com/istio-plugins/istio-plugins/pkg/part"
 	"github.com/istio-plugins/istio-plugins/pkg/snapshot"
@@ -69,32 +69,16 @@ func consumers() *consumer.Index {
 	return index
 }
 
-// build checks a config and makes its parts.
-func build(t *testing.T, index *consumer.Index, json string) ([]part.Part, []string) {
+func build(t *testing.T, index *consumer.Index, text string) ([]part.Part, []string) {
 	t.Helper()
-	v, err := config.Decode([]byte(json))
-	if err != nil {
-		t.Fatal(err)
-	}
-	complete, problems := basicauth.Builtin.Schema.Check(v)
-	var parts []part.Part
-	if !slices.ContainsFunc(problems, func(p builtin.Problem) bool { return !p.Warning }) {
-		var more []builtin.Problem
-		parts, more = basicauth.Builtin.Build(builtin.Use{Plugin: "basic-auth", Instance: "i", Namespace: "shop", Consumers: index}, complete)
-		problems = append(problems, more...)
-	}
-	var lines []string
-	for _, p := range problems {
-		lines = append(lines, strings.TrimPrefix(fmt.Sprintf("%s: %s", p.Path, p.Message), ": "))
-	}
-	return parts, lines
+	return catalogtest.Build(t, basicauth.Builtin, builtin.Use{Plugin: "basic-auth", Instance: "i", Namespace: "shop", Consumers: index}, text)
 }
 
-func parts(t *testing.T, json string) []part.Part {
+func parts(t *testing.T, text string) []part.Part {
 	t.Helper()
-	parts, problems := build(t, consumers(), json)
+	parts, problems := build(t, consumers(), text)
 	if len(problems) > 0 {
-		t.Fatalf("%s: %v", json, problems)
+		t.Fatalf("%s: %v", text, problems)
 	}
 	return parts
 }
@@ -139,7 +123,7 @@ func TestTooLongCredential(t *testing.T) {
 		t.Fatal(findings)
 	}
 	_, got := build(t, index, `{}`)
-	want := []string{"a basic-auth credential of consumer alice is longer than 8192 characters of base64, and authenticates nobody"}
+	want := []string{"warning a basic-auth credential of consumer alice is longer than 8192 characters of base64, and authenticates nobody"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

@@ -9,9 +9,7 @@
 package botdetection
 
 import (
-	"crypto/sha256"
 	_ "embed"
-	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -66,15 +64,12 @@ func build(use builtin.Use, v config.Value) ([]part.Part, []builtin.Problem) {
 	if len(problems) > 0 {
 		return nil, problems
 	}
-	id := shortHash(use.Instance)
+	id := use.Key()
 	prefix := "istio-plugins.bot-detection." + id + "."
-	lua := func(source string, c config.Value) part.Part {
-		return part.Lua{Plugin: use.Plugin, Source: source, Config: c, FailOpen: use.FailOpen}
-	}
 	return []part.Part{
-		lua(agent, config.Value{"namespace": namespace, "key": id}),
+		use.Lua(agent, config.Value{"namespace": namespace, "key": id}),
 		part.Native{Config: judge(id, prefix, s)},
-		lua(handler, config.Value{"result": prefix + "shadow_engine_result"}),
+		use.Lua(handler, config.Value{"result": prefix + "shadow_engine_result"}),
 	}, nil
 }
 
@@ -142,10 +137,4 @@ func matches(key, expression string) *rbacconfigv3.Principal {
 		},
 		MetadataSource: rbacconfigv3.MetadataSource_DYNAMIC,
 	}}}
-}
-
-// shortHash sets an instance's metadata apart from that of others in its chain.
-func shortHash(instance string) string {
-	sum := sha256.Sum256([]byte(instance))
-	return hex.EncodeToString(sum[:8])
 }

@@ -12,54 +12,23 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"sigs.k8s.io/yaml"
 
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/re2"
-	"github.com/istio-plugins/istio-plugins/pkg/config"
+	"github.com/istio-plugins/istio-plugins/pkg/internal/catalogtest"
 	"github.com/istio-plugins/istio-plugins/pkg/internal/envoytest"
 	"github.com/istio-plugins/istio-plugins/pkg/part"
 )
 
-// use builds the parts of one use of the plugin, as the compiler does: through the schema.
+// use builds the parts of one use of the plugin.
 func use(t testing.TB, instance, text string) ([]part.Part, []string) {
 	t.Helper()
-	raw, err := yaml.YAMLToJSON([]byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	v, err := config.Decode(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	complete, problems := Builtin.Schema.Check(v)
-	var parts []part.Part
-	if len(problems) == 0 {
-		parts, problems = Builtin.Build(builtin.Use{Plugin: "bots", Instance: instance}, complete)
-	}
-	var lines []string
-	for _, p := range problems {
-		lines = append(lines, p.Path+": "+p.Message)
-	}
-	return parts, lines
+	return catalogtest.Build(t, Builtin, builtin.Use{Plugin: "bots", Instance: instance}, text)
 }
 
 func parts(t testing.TB, instance, text string) []part.Part {
 	t.Helper()
-	out, problems := use(t, instance, text)
-	if len(problems) > 0 {
-		t.Fatal(problems)
-	}
-	return out
-}
-
-func onEach(t *testing.T, chains map[string][]part.Part, test func(t *testing.T, envoy *envoytest.Envoy)) {
-	for _, version := range envoytest.Versions {
-		t.Run(version, func(t *testing.T) {
-			t.Parallel()
-			test(t, envoytest.Start(t, version, envoytest.Config{Chains: chains}))
-		})
-	}
+	return catalogtest.Parts(t, Builtin, builtin.Use{Plugin: "bots", Instance: instance}, text)
 }
 
 // agentsOf reads a list of agents.
@@ -126,7 +95,7 @@ func TestBuiltinList(t *testing.T) {
 
 func TestAgents(t *testing.T) {
 	chains := map[string][]part.Part{"default": parts(t, "i", `{}`)}
-	onEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
+	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
 		for file, status := range map[string]int{"bots.txt": 403, "scripts.txt": 403, "browsers.txt": 200} {
 			for _, agent := range agentsOf(t, file) {
 				answer := envoy.Gateway("default").Get(t, "/", "user-agent: "+agent)
@@ -185,7 +154,7 @@ func TestLists(t *testing.T) {
 	for name, c := range cases {
 		chains[name] = parts(t, name, c.config)
 	}
-	onEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
+	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
 		for name, c := range cases {
 			t.Run(name, func(t *testing.T) {
 				for _, agent := range c.passes {
@@ -205,7 +174,7 @@ func TestLists(t *testing.T) {
 
 func TestRefusal(t *testing.T) {
 	chains := map[string][]part.Part{"default": parts(t, "i", `{}`), "all": parts(t, "j", `{deny: ['.*']}`)}
-	onEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
+	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
 		for _, r := range []envoytest.Request{{}, {Method: "HEAD"}, {Method: "OPTIONS"}, {Method: "POST", Body: "b"}, {HTTP2: true}} {
 			if a := envoy.Gateway("all").Do(t, r); a.Status != 200 || a.Upstream == nil {
 				t.Errorf("%s without an agent: status %d", r.Method, a.Status)
@@ -229,7 +198,7 @@ func TestRefusal(t *testing.T) {
 // What Go's client does not send.
 func TestRawAgents(t *testing.T) {
 	chains := map[string][]part.Part{"all": parts(t, "i", `{deny: ['.*']}`), "joined": parts(t, "j", `{deny: ['^a,b$']}`)}
-	onEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
+	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
 		for _, c := range []struct {
 			chain, header string
 			status        int
@@ -266,7 +235,7 @@ func TestRawAgents(t *testing.T) {
 func TestSeveralInstances(t *testing.T) {
 	chains := map[string][]part.Part{"chain": slices.Concat(
 		parts(t, "first", `{deny: [one]}`), parts(t, "second", `{deny: [two], allow: [one]}`), parts(t, "third", `{allow: ['.*']}`))}
-	onEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
+	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
 		for agent, status := range map[string]int{"one": 403, "two": 403, "three": 200} {
 			if a := envoy.Gateway("chain").Get(t, "/", "user-agent: "+agent); a.Status != status {
 				t.Errorf("%s: status %d, want %d", agent, a.Status, status)
@@ -279,7 +248,7 @@ func TestSeveralInstances(t *testing.T) {
 func TestMissingResult(t *testing.T) {
 	all := parts(t, "i", `{}`)
 	chains := map[string][]part.Part{"chain": {all[0], all[2]}}
-	onEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
+	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
 		a := envoy.Gateway("chain").Get(t, "/", "user-agent: "+browser)
 		if a.Status != 500 || a.Upstream != nil || a.Message() != "An unexpected error occurred" {
 			t.Errorf("status %d, body %s", a.Status, a.Body)

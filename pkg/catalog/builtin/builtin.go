@@ -2,6 +2,9 @@
 package builtin
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+
 	"github.com/istio-plugins/istio-plugins/pkg/config"
 	"github.com/istio-plugins/istio-plugins/pkg/part"
 )
@@ -14,6 +17,9 @@ type Builtin struct {
 	Schema *Schema
 	// Auth marks a plugin that authenticates: it establishes the Consumer for what comes later in the chain.
 	Auth bool
+	// NeedsConsumer marks a plugin that decides by the Consumer. It is unusable where nothing before it in the chain
+	// authenticates.
+	NeedsConsumer bool
 	// Answers marks a plugin that does for a caller what only an authenticated one should get: it answers, changes or
 	// counts the request. lint warns when it stands before one with Auth.
 	Answers bool
@@ -36,6 +42,17 @@ type Use struct {
 	FailOpen bool
 	// Consumers of a namespace.
 	Consumers Consumers
+}
+
+// Key is a text of 16 letters and digits for the use's shared names: metadata and runtime keys, values of headers.
+func (u Use) Key() string {
+	sum := sha256.Sum256([]byte(u.Instance))
+	return hex.EncodeToString(sum[:8])
+}
+
+// Lua is a Lua part of the use.
+func (u Use) Lua(source string, c config.Value) part.Lua {
+	return part.Lua{Plugin: u.Plugin, Source: source, Config: c, FailOpen: u.FailOpen}
 }
 
 // Consumers answers who may authenticate.

@@ -5,13 +5,12 @@
 package faultinjection
 
 import (
-	"crypto/sha256"
 	_ "embed"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"math/big"
 	"slices"
+	"strconv"
 	"time"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -56,13 +55,13 @@ type settings struct {
 		Percentage json.Number `json:"percentage"`
 	} `json:"delay"`
 	Abort *struct {
-		HTTPStatus json.Number `json:"http_status"`
-		GRPCStatus json.Number `json:"grpc_status"`
+		HTTPStatus *uint32     `json:"http_status"`
+		GRPCStatus *uint32     `json:"grpc_status"`
 		Percentage json.Number `json:"percentage"`
 	} `json:"abort"`
-	Headers               []match     `json:"headers"`
-	MaxActiveFaults       json.Number `json:"max_active_faults"`
-	ResponseRateLimitKbps json.Number `json:"response_rate_limit_kbps"`
+	Headers               []match `json:"headers"`
+	MaxActiveFaults       *uint32 `json:"max_active_faults"`
+	ResponseRateLimitKbps *uint64 `json:"response_rate_limit_kbps"`
 }
 
 // match is a condition on one header.
@@ -80,19 +79,16 @@ func build(use builtin.Use, v config.Value) ([]part.Part, []builtin.Problem) {
 	if slices.ContainsFunc(problems, func(p builtin.Problem) bool { return !p.Warning }) {
 		return nil, problems
 	}
-	id := shortHash(use.Instance)
+	id := use.Key()
 	filter := part.Native{Config: fault(s, delay, id)}
 	if s.Abort == nil {
 		return []part.Part{filter}, problems
 	}
 	answer := config.Value{"id": id}
-	if s.Abort.HTTPStatus != "" {
-		answer["status"] = s.Abort.HTTPStatus.String()
+	if s.Abort.HTTPStatus != nil {
+		answer["status"] = strconv.Itoa(int(*s.Abort.HTTPStatus))
 	}
-	lua := func(source string, c config.Value) part.Part {
-		return part.Lua{Plugin: use.Plugin, Source: source, Config: c, FailOpen: use.FailOpen}
-	}
-	return []part.Part{lua(handler, answer), filter, lua(passed, config.Value{"id": id})}, problems
+	return []part.Part{use.Lua(handler, answer), filter, use.Lua(passed, config.Value{"id": id})}, problems
 }
 
 // check holds the rules that go beyond the schema, and reads the delay.
@@ -115,7 +111,7 @@ func check(s settings) (delay time.Duration, problems []builtin.Problem) {
 		}
 	}
 	if s.Abort != nil {
-		http, grpc := s.Abort.HTTPStatus != "", s.Abort.GRPCStatus != ""
+		http, grpc := s.Abort.HTTPStatus != nil, s.Abort.GRPCStatus != nil
 		switch {
 		case http && grpc:
 			refuse("abort", "has http_status and grpc_status, one of them is needed")
@@ -162,22 +158,22 @@ func fault(s settings, delay time.Duration, id string) *faultv3.HTTPFault {
 	}
 	if s.Abort != nil {
 		f.Abort = &faultv3.FaultAbort{Percentage: percentage(s.Abort.Percentage)}
-		if s.Abort.HTTPStatus != "" {
-			f.Abort.ErrorType = &faultv3.FaultAbort_HttpStatus{HttpStatus: whole(s.Abort.HTTPStatus)}
+		if s.Abort.HTTPStatus != nil {
+			f.Abort.ErrorType = &faultv3.FaultAbort_HttpStatus{HttpStatus: *s.Abort.HTTPStatus}
 		} else {
-			f.Abort.ErrorType = &faultv3.FaultAbort_GrpcStatus{GrpcStatus: whole(s.Abort.GRPCStatus)}
+			f.Abort.ErrorType = &faultv3.FaultAbort_GrpcStatus{GrpcStatus: *s.Abort.GRPCStatus}
 		}
 	}
 	for _, h := range s.Headers {
 		f.Headers = append(f.Headers, headerMatcher(h))
 	}
-	if s.MaxActiveFaults != "" {
-		f.MaxActiveFaults = wrapperspb.UInt32(whole(s.MaxActiveFaults))
+	if s.MaxActiveFaults != nil {
+		f.MaxActiveFaults = wrapperspb.UInt32(*s.MaxActiveFaults)
 	}
-	if s.ResponseRateLimitKbps != "" {
+	if s.ResponseRateLimitKbps != nil {
 		f.ResponseRateLimit = &faultcommonv3.FaultRateLimit{
 			LimitType: &faultcommonv3.FaultRateLimit_FixedLimit_{FixedLimit: &faultcommonv3.FaultRateLimit_FixedLimit{
-				LimitKbps: uint64(whole(s.ResponseRateLimitKbps)),
+				LimitKbps: *s.ResponseRateLimitKbps,
 			}},
 			Percentage: percentage("100"),
 		}
@@ -209,19 +205,4 @@ func percentage(n json.Number) *typev3.FractionalPercent {
 	}
 	millionths := p.Mul(p, big.NewRat(10_000, 1))
 	return &typev3.FractionalPercent{Numerator: uint32(millionths.Num().Uint64()), Denominator: typev3.FractionalPercent_MILLION}
-}
-
-// whole reads a number that the schema has found to be a whole one.
-func whole(n json.Number) uint32 {
-	i, err := n.Int64()
-	if err != nil {
-		panic("schema and Go type disagree: " + err.Error())
-	}
-	return uint32(i)
-}
-
-// shortHash is a text of letters and digits for an instance, fit for a metadata key and a runtime key.
-func shortHash(instance string) string {
-	sum := sha256.Sum256([]byte(instance))
-	return hex.EncodeToString(sum[:8])
 }

@@ -14,50 +14,22 @@ import (
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"github.com/google/go-cmp/cmp"
-	"sigs.k8s.io/yaml"
 
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
-	"github.com/istio-plugins/istio-plugins/pkg/config"
+	"github.com/istio-plugins/istio-plugins/pkg/internal/catalogtest"
 	"github.com/istio-plugins/istio-plugins/pkg/internal/envoytest"
 	"github.com/istio-plugins/istio-plugins/pkg/part"
 )
 
-// use builds the parts of one use of the plugin, as the compiler does: through the schema.
+// use builds the parts of one use of the plugin.
 func use(t testing.TB, instance, text string) ([]part.Part, []string) {
 	t.Helper()
-	raw, err := yaml.YAMLToJSON([]byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	v, err := config.Decode(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	complete, problems := Builtin.Schema.Check(v)
-	var parts []part.Part
-	if len(problems) == 0 {
-		parts, problems = Builtin.Build(builtin.Use{Plugin: "fault", Instance: instance}, complete)
-	}
-	var lines []string
-	for _, p := range problems {
-		line := strings.TrimPrefix(p.Path+": "+p.Message, ": ")
-		if p.Warning {
-			line = "warning " + line
-		}
-		lines = append(lines, line)
-	}
-	return parts, lines
+	return catalogtest.Build(t, Builtin, builtin.Use{Plugin: "fault", Instance: instance}, text)
 }
 
 func parts(t testing.TB, instance, text string) []part.Part {
 	t.Helper()
-	out, problems := use(t, instance, text)
-	for _, p := range problems {
-		if !strings.HasPrefix(p, "warning ") {
-			t.Fatal(problems)
-		}
-	}
-	return out
+	return catalogtest.Parts(t, Builtin, builtin.Use{Plugin: "fault", Instance: instance}, text)
 }
 
 // filter is the native part.
@@ -77,16 +49,7 @@ func onEach(t *testing.T, texts map[string]string, test func(t *testing.T, envoy
 	for name, text := range texts {
 		chains[name] = parts(t, name, text)
 	}
-	onEachChains(t, chains, test)
-}
-
-func onEachChains(t *testing.T, chains map[string][]part.Part, test func(t *testing.T, envoy *envoytest.Envoy)) {
-	for _, version := range envoytest.Versions {
-		t.Run(version, func(t *testing.T) {
-			t.Parallel()
-			test(t, envoytest.Start(t, version, envoytest.Config{Chains: chains}))
-		})
-	}
+	catalogtest.OnEach(t, chains, test)
 }
 
 func TestConfig(t *testing.T) {
@@ -244,7 +207,7 @@ func TestOtherAnswersStay(t *testing.T) {
 		"in front": append([]part.Part{refuses}, fault...),
 		"behind":   append(fault[:len(fault):len(fault)], refuses),
 	}
-	onEachChains(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
+	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
 		for chain := range chains {
 			if a := envoy.Gateway(chain).Get(t, "/", "echo-status: 503", "echo-body: mine"); a.Status != 503 || a.Body != "mine" {
 				t.Errorf("%s: the upstream's answer became %d %s", chain, a.Status, a.Body)
@@ -341,7 +304,7 @@ func TestSeveral(t *testing.T) {
 	chains := map[string][]part.Part{"two": append(
 		parts(t, "a", `{abort: {http_status: 501}, headers: [{name: first, present: true}]}`),
 		parts(t, "b", `{abort: {http_status: 502}, headers: [{name: second, present: true}]}`)...)}
-	onEachChains(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
+	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
 		for _, c := range []struct {
 			header []string
 			status int

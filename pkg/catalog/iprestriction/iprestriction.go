@@ -5,9 +5,7 @@
 package iprestriction
 
 import (
-	"crypto/sha256"
 	_ "embed"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -59,14 +57,14 @@ func build(use builtin.Use, v config.Value) ([]part.Part, []builtin.Problem) {
 			return nil, problems
 		}
 	}
-	prefix := statPrefix(use.Instance)
+	prefix := "ip_restriction_" + use.Key() + "_" // all instances write to one metadata namespace
 	lua := config.Value{"status": s.Status, "result": prefix + "shadow_engine_result"}
 	if s.Message != nil {
 		lua["message"] = *s.Message
 	}
 	return []part.Part{
 		part.Native{Config: judge(prefix, allow, deny)},
-		part.Lua{Plugin: use.Plugin, Source: handler, Config: lua, FailOpen: use.FailOpen},
+		use.Lua(handler, lua),
 	}, problems
 }
 
@@ -158,10 +156,4 @@ func anyOf(prefixes []netip.Prefix) *rbacconfigv3.Principal {
 		}}}
 	}
 	return &rbacconfigv3.Principal{Identifier: &rbacconfigv3.Principal_OrIds{OrIds: &rbacconfigv3.Principal_Set{Ids: ids}}}
-}
-
-// statPrefix sets an instance's results apart from those of others, which are all in one metadata namespace.
-func statPrefix(instance string) string {
-	sum := sha256.Sum256([]byte(instance))
-	return "ip_restriction_" + hex.EncodeToString(sum[:8]) + "_"
 }

@@ -8,9 +8,7 @@
 package ratelimiting
 
 import (
-	"crypto/sha256"
 	_ "embed"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -120,8 +118,8 @@ func build(use builtin.Use, v config.Value) ([]part.Part, []builtin.Problem) {
 			return nil, problems
 		}
 	}
-	id := shortHash(use.Instance)
-	parts := []part.Part{part.Lua{Plugin: use.Plugin, Source: handler, Config: luaConfig(s, windows, id), FailOpen: use.FailOpen}}
+	id := use.Key()
+	parts := []part.Part{use.Lua(handler, luaConfig(s, windows, id))}
 	for _, w := range windows {
 		parts = append(parts, part.Native{Config: counter(w, id, whole(s.MaxIdentities), use.FailOpen), State: state(s.Scope)})
 	}
@@ -236,10 +234,4 @@ func counter(w window, id string, identities uint32, failOpen bool) *localrateli
 // always is 100 %; both switches of the filter default to 0.
 func always() *corev3.RuntimeFractionalPercent {
 	return &corev3.RuntimeFractionalPercent{DefaultValue: &typev3.FractionalPercent{Numerator: 100}}
-}
-
-// shortHash is a text of letters and digits for an instance, fit for a metadata key and a header value.
-func shortHash(instance string) string {
-	sum := sha256.Sum256([]byte(instance))
-	return hex.EncodeToString(sum[:8])
 }

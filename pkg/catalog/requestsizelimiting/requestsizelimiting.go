@@ -13,10 +13,7 @@
 package requestsizelimiting
 
 import (
-	"crypto/sha256"
 	_ "embed"
-	"encoding/hex"
-	"encoding/json"
 
 	xdscore "github.com/cncf/xds/go/xds/core/v3"
 	xdsmatcher "github.com/cncf/xds/go/xds/type/matcher/v3"
@@ -58,41 +55,29 @@ var units = map[string]int64{"bytes": 1, "kilobytes": 1 << 10, "megabytes": 1 <<
 const leastHeld = 1 << 20
 
 type settings struct {
-	Size                 json.Number `json:"allowed_payload_size"`
-	Unit                 string      `json:"size_unit"`
-	RequireContentLength bool        `json:"require_content_length"`
-	UnknownLength        string      `json:"unknown_length"`
-	UnknownLengthMax     json.Number `json:"unknown_length_max"`
+	Size                 int64  `json:"allowed_payload_size"`
+	Unit                 string `json:"size_unit"`
+	RequireContentLength bool   `json:"require_content_length"`
+	UnknownLength        string `json:"unknown_length"`
+	UnknownLengthMax     int64  `json:"unknown_length_max"`
 }
 
 func build(use builtin.Use, v config.Value) ([]part.Part, []builtin.Problem) {
 	var s settings
 	builtin.DecodeInto(v, &s)
-	limit := whole(s.Size) * units[s.Unit]
-	lua := func(source string, c config.Value) part.Part {
-		return part.Lua{Plugin: use.Plugin, Source: source, Config: c, FailOpen: use.FailOpen}
-	}
+	limit := s.Size * units[s.Unit]
 	front := config.Value{"limit": limit, "require_content_length": s.RequireContentLength}
 	if s.RequireContentLength || s.UnknownLength == "allow" {
-		return []part.Part{lua(handler, front)}, nil
+		return []part.Part{use.Lua(handler, front)}, nil
 	}
-	id := shortHash(use.Instance)
+	id := use.Key()
 	front["held"] = id
-	held := min(limit, whole(s.UnknownLengthMax))
+	held := min(limit, s.UnknownLengthMax)
 	return []part.Part{
-		lua(handler, front),
+		use.Lua(handler, front),
 		part.Native{Config: hold(uint32(max(held, leastHeld)))},
-		lua(arrived, config.Value{"limit": held, "held": id}),
+		use.Lua(arrived, config.Value{"limit": held, "held": id}),
 	}, nil
-}
-
-// whole reads a number that the schema has found to be a whole one.
-func whole(n json.Number) int64 {
-	i, err := n.Int64()
-	if err != nil {
-		panic("schema and Go type disagree: " + err.Error())
-	}
-	return i
 }
 
 // hold holds the body of a request without Content-Length until it is complete. An upgrade has no body, and its stream
@@ -152,10 +137,4 @@ func packed(m proto.Message) *anypb.Any {
 		panic(err) // a message that was built can be encoded
 	}
 	return a
-}
-
-// shortHash is a metadata key for an instance.
-func shortHash(instance string) string {
-	sum := sha256.Sum256([]byte(instance))
-	return hex.EncodeToString(sum[:8])
 }

@@ -11,53 +11,22 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"sigs.k8s.io/yaml"
 
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
-	"github.com/istio-plugins/istio-plugins/pkg/config"
+	"github.com/istio-plugins/istio-plugins/pkg/internal/catalogtest"
 	"github.com/istio-plugins/istio-plugins/pkg/internal/envoytest"
 	"github.com/istio-plugins/istio-plugins/pkg/part"
 )
 
-// use builds the parts of one use of the plugin, as the compiler does: through the schema.
+// use builds the parts of one use of the plugin.
 func use(t testing.TB, instance, text string) ([]part.Part, []string) {
 	t.Helper()
-	raw, err := yaml.YAMLToJSON([]byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	v, err := config.Decode(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	complete, problems := Builtin.Schema.Check(v)
-	var parts []part.Part
-	if len(problems) == 0 {
-		parts, problems = Builtin.Build(builtin.Use{Plugin: "size", Instance: instance}, complete)
-	}
-	var lines []string
-	for _, p := range problems {
-		lines = append(lines, strings.TrimPrefix(p.Path+": "+p.Message, ": "))
-	}
-	return parts, lines
+	return catalogtest.Build(t, Builtin, builtin.Use{Plugin: "size", Instance: instance}, text)
 }
 
 func parts(t testing.TB, instance, text string) []part.Part {
 	t.Helper()
-	out, problems := use(t, instance, text)
-	if len(problems) > 0 {
-		t.Fatal(problems)
-	}
-	return out
-}
-
-func onEach(t *testing.T, chains map[string][]part.Part, test func(t *testing.T, envoy *envoytest.Envoy)) {
-	for _, version := range envoytest.Versions {
-		t.Run(version, func(t *testing.T) {
-			t.Parallel()
-			test(t, envoytest.Start(t, version, envoytest.Config{Chains: chains}))
-		})
-	}
+	return catalogtest.Parts(t, Builtin, builtin.Use{Plugin: "size", Instance: instance}, text)
 }
 
 func TestConfig(t *testing.T) {
@@ -178,7 +147,7 @@ func TestRequests(t *testing.T) {
 	for name, text := range chains {
 		all[name] = parts(t, name, text)
 	}
-	onEach(t, all, func(t *testing.T, envoy *envoytest.Envoy) {
+	catalogtest.OnEach(t, all, func(t *testing.T, envoy *envoytest.Envoy) {
 		for _, c := range requests {
 			t.Run(c.name, func(t *testing.T) {
 				r := c.request
@@ -221,7 +190,7 @@ func TestResponses(t *testing.T) {
 		"in front": append([]part.Part{reads}, parts(t, "i", chains["bytes"])...),
 		"behind":   append(parts(t, "i", chains["bytes"]), reads),
 	}
-	onEach(t, all, func(t *testing.T, envoy *envoytest.Envoy) {
+	catalogtest.OnEach(t, all, func(t *testing.T, envoy *envoytest.Envoy) {
 		large := strings.Repeat("x", 40_000)
 		for chain := range all {
 			answer := envoy.Gateway(chain).Do(t, envoytest.Request{Method: "POST", Body: "b", UnknownLength: true, Header: []string{"echo-body: " + large}})
@@ -247,7 +216,7 @@ func TestSeveral(t *testing.T) {
 		"behind": append([]part.Part{refuses}, parts(t, "a", `{}`)...),
 		"before": append(parts(t, "a", `{}`), refuses),
 	}
-	onEach(t, all, func(t *testing.T, envoy *envoytest.Envoy) {
+	catalogtest.OnEach(t, all, func(t *testing.T, envoy *envoytest.Envoy) {
 		for size, status := range map[int]int{10: 200, 11: 413, 2*mebibyte + 1: 413} {
 			for _, unknown := range []bool{false, true} {
 				answer := envoy.Gateway("two").Do(t, envoytest.Request{Method: "POST", Body: strings.Repeat("b", size), UnknownLength: unknown})
@@ -266,7 +235,7 @@ func TestSeveral(t *testing.T) {
 }
 
 func TestGRPC(t *testing.T) {
-	onEach(t, map[string][]part.Part{"bytes": parts(t, "i", chains["bytes"]), "allow": parts(t, "i", chains["allow"])}, func(t *testing.T, envoy *envoytest.Envoy) {
+	catalogtest.OnEach(t, map[string][]part.Part{"bytes": parts(t, "i", chains["bytes"]), "allow": parts(t, "i", chains["allow"])}, func(t *testing.T, envoy *envoytest.Envoy) {
 		for _, c := range []struct {
 			chain  string
 			size   int
@@ -307,7 +276,7 @@ func TestRawRequests(t *testing.T) {
 		}
 		return text + "\r\n"
 	}
-	onEach(t, map[string][]part.Part{"bytes": parts(t, "i", chains["bytes"]), "required": parts(t, "i", chains["required"])}, func(t *testing.T, envoy *envoytest.Envoy) {
+	catalogtest.OnEach(t, map[string][]part.Part{"bytes": parts(t, "i", chains["bytes"]), "required": parts(t, "i", chains["required"])}, func(t *testing.T, envoy *envoytest.Envoy) {
 		for _, c := range []struct {
 			name, chain, text string
 			statuses          []int
@@ -328,6 +297,7 @@ func TestRawRequests(t *testing.T) {
 			{"chunks", "bytes", chunked("", 10), []int{200}},
 			{"too many chunks", "bytes", chunked("", 11), []int{413}},
 			{"chunks with a trailer", "bytes", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nbbb\r\n8\r\nbbbbbbbb\r\n0\r\nx-end: yes\r\n\r\n", []int{413}},
+			{"few chunks with a trailer", "bytes", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nbbb\r\n7\r\nbbbbbbb\r\n0\r\nx-end: yes\r\n\r\n", []int{200}},
 			{"upgrade that is none", "bytes", chunked("Upgrade: websocket\r\n", 11), []int{413}},
 			{"HTTP/1.0 has no chunks", "bytes", "GET / HTTP/1.0\r\nHost: a\r\n\r\n", []int{426}},
 			{"chunks where a length is required", "required", chunked("", 5), []int{411}},

@@ -1,0 +1,67 @@
+// Package catalogtest is what tests of built-in plugins share.
+package catalogtest
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
+	"github.com/istio-plugins/istio-plugins/pkg/config"
+	"github.com/istio-plugins/istio-plugins/pkg/internal/envoytest"
+	"github.com/istio-plugins/istio-plugins/pkg/part"
+)
+
+// Build makes the parts of a use of a plugin, with a config in YAML, as the compiler does: through the schema, which also
+// fills in defaults. Problems are written as `path: message`, warnings with `warning` in front.
+func Build(t testing.TB, b *builtin.Builtin, use builtin.Use, text string) ([]part.Part, []string) {
+	t.Helper()
+	raw, err := yaml.YAMLToJSON([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := config.Decode(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	complete, problems := b.Schema.Check(v)
+	var parts []part.Part
+	if !slices.ContainsFunc(problems, isError) {
+		var more []builtin.Problem
+		parts, more = b.Build(use, complete)
+		problems = append(problems, more...)
+	}
+	var lines []string
+	for _, p := range problems {
+		line := strings.TrimPrefix(p.Path+": "+p.Message, ": ")
+		if p.Warning {
+			line = "warning " + line
+		}
+		lines = append(lines, line)
+	}
+	return parts, lines
+}
+
+// Parts is Build for a config without errors.
+func Parts(t testing.TB, b *builtin.Builtin, use builtin.Use, text string) []part.Part {
+	t.Helper()
+	parts, problems := Build(t, b, use, text)
+	if slices.ContainsFunc(problems, func(p string) bool { return !strings.HasPrefix(p, "warning ") }) {
+		t.Fatalf("%s: %v", text, problems)
+	}
+	return parts
+}
+
+func isError(p builtin.Problem) bool { return !p.Warning }
+
+// OnEach runs a test on every version of Envoy, each with a listener for each chain.
+func OnEach(t *testing.T, chains map[string][]part.Part, test func(t *testing.T, envoy *envoytest.Envoy)) {
+	for _, version := range envoytest.Versions {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			test(t, envoytest.Start(t, version, envoytest.Config{Chains: chains}))
+		})
+	}
+}
