@@ -39,6 +39,8 @@ type Options struct {
 	Flags []string
 	// Dir is an existing folder for the log.
 	Dir string
+	// Detached controllers live on when this program ends.
+	Detached bool
 	// Name of the log file, for one of several controllers; controller if it is empty.
 	Name string
 }
@@ -67,7 +69,7 @@ func Start(ctx context.Context, s *stack.Stack, o Options) (*Controller, error) 
 	cmd := exec.Command(o.Program, append(flags, o.Flags...)...)
 	// Wherever the test runs, this is not a pod.
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "KUBE") })
-	p, err := process.Start(o.Name, filepath.Join(o.Dir, o.Name+".log"), cmd, false)
+	p, err := process.Start(o.Name, filepath.Join(o.Dir, o.Name+".log"), cmd, o.Detached)
 	if err != nil {
 		return nil, err
 	}
@@ -86,6 +88,9 @@ func (c *Controller) Stop() { c.process.Stop(stopGrace) }
 
 // Kill ends the controller as kill -9 does.
 func (c *Controller) Kill() { c.process.Kill() }
+
+// PID is the id of the controller's process.
+func (c *Controller) PID() int { return c.process.PID() }
 
 // LogFile holds the controller's log.
 func (c *Controller) LogFile() string { return c.process.LogFile }

@@ -19,6 +19,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	"github.com/istio-plugins/istio-plugins/e2e/controller"
 	"github.com/istio-plugins/istio-plugins/e2e/echo"
 	"github.com/istio-plugins/istio-plugins/e2e/gateway"
 	"github.com/istio-plugins/istio-plugins/e2e/loopback"
@@ -101,6 +102,9 @@ func (d *demo) run(ctx context.Context) (err error) {
 	if err := d.startGateway(ctx); err != nil {
 		return err
 	}
+	if err := d.startController(ctx); err != nil {
+		return err
+	}
 	file, err := d.write(c, upstreamPort)
 	if err != nil {
 		return err
@@ -112,6 +116,9 @@ func (d *demo) run(ctx context.Context) (err error) {
 		if err := d.show(ctx, step.Requests); err != nil {
 			return err
 		}
+	}
+	if err := d.kubectlGet(ctx); err != nil {
+		return err
 	}
 	d.explain(file)
 	done = true
@@ -228,43 +235,52 @@ func namespacesFirst(objects []*unstructured.Unstructured) []*unstructured.Unstr
 	return append(namespaces, others...)
 }
 
-// apply does what a user does: apply the sample, compile it, apply what comes out.
+func (d *demo) startController(ctx context.Context) error {
+	d.progress("istio-plugins controller")
+	c, err := controller.Start(ctx, d.stack, controller.Options{
+		Program: filepath.Join(d.bin, "istio-plugins"), Dir: d.dir, Detached: d.keep,
+	})
+	if err != nil {
+		return err
+	}
+	d.onEnd(c.Stop, c.PID())
+	return nil
+}
+
+// apply does what a user does. The controller does the rest.
 func (d *demo) apply(ctx context.Context, file string) error {
 	d.progress("kubectl apply --server-side -f quickstart.yaml")
-	applied, err := d.kubectlApply(ctx, file)
+	applied, err := d.runKubectl(ctx, "apply", "--server-side", "-f", file)
 	if err != nil {
 		return err
 	}
 	fmt.Print(indent(applied))
-	d.progress("istio-plugins compile -f quickstart.yaml > generated.yaml")
-	generated := filepath.Join(d.dir, "generated.yaml")
-	output, err := os.Create(generated)
-	if err != nil {
-		return err
-	}
-	defer output.Close()
-	compile := exec.CommandContext(ctx, filepath.Join(d.bin, "istio-plugins"), "compile", "-f", file)
-	compile.Stdout, compile.Stderr = output, os.Stderr
-	if err := compile.Run(); err != nil {
-		return fmt.Errorf("istio-plugins compile: %w", err)
-	}
-	d.progress("kubectl apply --server-side -f generated.yaml")
-	applied, err = d.kubectlApply(ctx, generated)
-	if err != nil {
-		return err
-	}
-	fmt.Print(indent(fmt.Sprintf("%d objects", strings.Count(applied, "\n"))))
 	return nil
 }
 
-// kubectlApply returns what kubectl says, a line for each object.
-func (d *demo) kubectlApply(ctx context.Context, file string) (string, error) {
-	cmd := exec.CommandContext(ctx, d.kubectl, "apply", "--server-side", "-f", file)
+// kubectlGet shows what the controller says of the plugins.
+func (d *demo) kubectlGet(ctx context.Context) error {
+	wait, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	if _, err := d.runKubectl(wait, "wait", "--for=condition=Programmed", "plugins", "--all", "-A", "--timeout="+settleTimeout.String()); err != nil {
+		return err
+	}
+	output, err := d.runKubectl(ctx, "get", "plugins", "-A")
+	if err != nil {
+		return err
+	}
+	fmt.Printf("\n$ kubectl get plugins -A\n%s", indent(output))
+	return nil
+}
+
+// runKubectl returns what kubectl prints.
+func (d *demo) runKubectl(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, d.kubectl, args...)
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+d.stack.Kubeconfig)
 	cmd.Stderr = os.Stderr
 	output, err := cmd.Output()
 	if err != nil {
-		return "", fmt.Errorf("kubectl apply: %w", err)
+		return "", fmt.Errorf("kubectl %s: %w", args[0], err)
 	}
 	return string(output), nil
 }
@@ -351,11 +367,8 @@ func (d *demo) explain(file string) {
 Everything is running. To look further:
   export KUBECONFIG=%[1]s
   kubectl get virtualservices,plugins,envoyfilters -A
-  %[2]s explain -f %[3]s shop/api
-After an edit, compile again and apply what comes out:
   kubectl edit plugins -n shop shop-limit
-  kubectl get -A -o yaml virtualservices,gateways.networking.istio.io,plugins,consumers,secrets |
-    %[2]s compile -f - | kubectl apply --server-side -f -
+  %[2]s explain -f %[3]s shop/api
 Logs are in %[4]s. To end it:
   kill -9 %[5]s; rm -r %[4]s
 `, d.stack.Kubeconfig, filepath.Join(d.bin, "istio-plugins"), file, d.dir, strings.Join(pids, " "))
