@@ -4,6 +4,7 @@
 package catalog
 
 import (
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/acl"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/basicauth"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/botdetection"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
@@ -24,6 +25,7 @@ import (
 // All are the built-in plugins, by name.
 func All() []*builtin.Builtin {
 	return []*builtin.Builtin{
+		acl.Builtin,
 		basicauth.Builtin,
 		botdetection.Builtin,
 		correlationid.Builtin,

@@ -286,8 +286,13 @@ func (c *compiler) run(v *topology.VirtualService, r *RouteChain, label string) 
 	}
 	var out dispatch.Run
 	var unavailable *resolve.Step
+	authenticated := false
 	for _, step := range r.Chain.Steps {
 		u := c.use(step)
+		if u.broken == nil && u.needsConsumer && !authenticated {
+			u.broken = c.notAuthenticated(step)
+		}
+		authenticated = authenticated || u.authenticates
 		for _, i := range u.warnings {
 			c.report.hit(i, label)
 		}

@@ -3,6 +3,7 @@ package compile
 import (
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/cespare/xxhash/v2"
@@ -22,6 +23,8 @@ type use struct {
 	id, identity string
 	parts        []part.Part
 	problems     []mechanism.Problem
+	// authenticates says that it establishes the consumer, and needsConsumer that it decides by it.
+	authenticates, needsConsumer bool
 	// broken and warnings are set for the step that was asked about, because it says where a problem stands.
 	broken   *resolve.Issue
 	warnings []*resolve.Issue
@@ -39,6 +42,9 @@ func (c *compiler) use(step resolve.Step) use {
 		known.parts, known.problems = c.world.Build(mechanism.Use{
 			Identity: id, Name: p.Name, Spec: p.Spec, Namespace: p.Namespace, User: user, Config: step.Config(),
 		})
+		b, found := c.world.Builtins(p.Spec.Builtin)
+		known.authenticates = found && b.Auth || slices.ContainsFunc(known.parts, callsAuthenticate)
+		known.needsConsumer = found && b.NeedsConsumer
 		c.users[key] = known
 	}
 	u := *known
@@ -54,6 +60,22 @@ func (c *compiler) use(step resolve.Step) use {
 		}
 	}
 	return u
+}
+
+// callsAuthenticate says whether a part is Lua that establishes the consumer itself, as far as its source shows.
+func callsAuthenticate(p part.Part) bool {
+	l, ok := p.(part.Lua)
+	return ok && strings.Contains(l.Source, "pdk.authenticate")
+}
+
+// notAuthenticated is the issue of a step that decides by the consumer where nothing before it authenticates.
+func (c *compiler) notAuthenticated(step resolve.Step) *resolve.Issue {
+	e := step.Entry
+	return c.report.once(finding.Finding{
+		Reason: finding.NotAuthenticated, Object: e.Level.Object, Place: e.Place,
+		Problem: fmt.Sprintf("%q decides by the consumer, and no plugin before it authenticates one", e.Name),
+		Remedy:  "list a plugin that does, such as key-auth, before it",
+	}, step.Plugin.FailOpen())
 }
 
 // issue says where a problem of a step stands: in the topmost entry whose config has the field, or else in the Plugin.

@@ -32,6 +32,8 @@ const (
 	InvalidEnvoyConfig Reason = "InvalidEnvoyConfig"
 	// RefNotFound: a ConfigMap, Secret or Consumer that a plugin needs does not exist. The routes concerned answer 503, or skip it under FailOpen.
 	RefNotFound Reason = "RefNotFound"
+	// NotAuthenticated: a plugin decides by the consumer, and nothing before it in the chain authenticates one. The routes concerned answer 503, or skip it under FailOpen.
+	NotAuthenticated Reason = "NotAuthenticated"
 	// ChainTooLong: a route's chain needs more filters than a gateway holds for one route. The route answers 503.
 	ChainTooLong Reason = "ChainTooLong"
 	// DoesNotFit: a generated object would be larger than Kubernetes stores. The routes concerned answer 503.
@@ -95,6 +97,7 @@ var reasons = map[Reason]Info{
 	InvalidLua:           {Error, "The Lua source does not parse; the routes concerned answer 503, or skip it under FailOpen."},
 	InvalidEnvoyConfig:   {Error, "The Envoy configuration is wrong; the routes concerned answer 503, or skip it under FailOpen."},
 	RefNotFound:          {Error, "Something that the plugin needs does not exist; the routes concerned answer 503, or skip it under FailOpen."},
+	NotAuthenticated:     {Error, "A plugin decides by the consumer, and nothing before it authenticates one; the routes concerned answer 503, or skip it under FailOpen."},
 	ChainTooLong:         {Error, "The route's chain needs more filters than a gateway holds for one route; the route answers 503."},
 	DoesNotFit:           {Error, "A generated object would be larger than Kubernetes stores; the routes concerned answer 503."},
 	TooManyWasm:          {Error, "The gateway's pool of Wasm plugins is full; the routes concerned answer 503."},

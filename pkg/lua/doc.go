@@ -95,7 +95,8 @@
 //	                                    consumer_name, groups, credential_id, anonymous, authenticated_by; what it does not have is
 //	                                    "") and the upstream headers X-Consumer-ID, X-Consumer-Custom-ID, X-Consumer-Username,
 //	                                    X-Credential-Identifier, X-Anonymous-Consumer. consumer.anonymous = true marks the
-//	                                    anonymous one, which has no credential; request phase
+//	                                    anonymous one, which has no credential; request phase. A plugin that decides by the
+//	                                    consumer, such as acl, needs one before it whose source has the words pdk.authenticate
 //	pdk.clear_identity(handle)          removes these headers and X-Consumer-Groups, which a client may have sent, unless a
 //	                                    plugin of this request has already authenticated; request phase
 //	pdk.json.decode(text)               value, or nil and an error. Numbers are numbers, and those in lists and objects keep
