@@ -251,6 +251,8 @@ func TestPDKIdentity(t *testing.T) {
 		"bob":        {auth(bob, "nil"), tell},
 		"anonymous":  {auth(anonymous, `"cred-3"`), tell},
 		"alice, bob": {auth(alice, `"cred-1"`), auth(bob, "nil"), tell},
+		// No header can hold a line break, and Envoy would fail the request at the upstream.
+		"two lines": {auth(`{id = "id-4", username = "two\r\nlines"}`, `"cred\n"`), tell},
 	}}, func(t *testing.T, envoy *envoytest.Envoy) {
 		forged := []string{
 			"x-consumer-id: forged", "x-consumer-custom-id: forged", "x-consumer-username: forged",
@@ -262,6 +264,7 @@ func TestPDKIdentity(t *testing.T) {
 			"alice":      `id-1| crm-1| alice| cred-1||| {"anonymous":false,"credential_id":"cred-1","custom_id":"crm-1","groups":["a","b"],"id":"id-1","name":"alice-object","username":"alice"}| key-auth`,
 			"bob":        `id-2|| bob|||| {"anonymous":false,"groups":{},"id":"id-2","username":"bob"}| key-auth`,
 			"anonymous":  `id-3|| guest|| true|| {"anonymous":true,"groups":{},"id":"id-3","username":"guest"}| key-auth`,
+			"two lines":  `id-4|||||| {"anonymous":false,"credential_id":"cred\n","groups":{},"id":"id-4","username":"two\r\nlines"}| key-auth`,
 			"alice, bob": `id-2|| bob|||| {"anonymous":false,"groups":{},"id":"id-2","username":"bob"}| key-auth`,
 		} {
 			saw := envoy.Gateway(chain).Get(t, "/", forged...).Upstream

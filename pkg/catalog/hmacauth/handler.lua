@@ -106,7 +106,7 @@ end
 
 -- One line of what is signed.
 local function line(handle, name)
-  local method, target = pdk.header(handle, ":method"), pdk.header(handle, ":path")
+  local method, target = pdk.header(handle, ":method"), pdk.header(handle, ":path") or ""
   if name == "request-line" then
     return method .. " " .. target .. " " .. protocol(handle)
   elseif name == "@request-target" then

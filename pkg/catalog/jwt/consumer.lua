@@ -91,8 +91,10 @@ local function secret_of(credential)
   return pdk.base64.decode(credential.secret) or pdk.base64.decode_url(credential.secret)
 end
 
--- Verifies by a public key. Envoy returns the first key again when a second is imported for the same request, so a slot
--- runs one plugin that imports, and this one does so once.
+local UNUSABLE = "Invalid key/secret"
+
+-- Verifies by a public key; nil and why where Envoy does not take the key. Envoy returns the first key again when a second
+-- is imported for the same request, so a slot runs one plugin that imports, and this one does so once.
 local function verify_public(handle, jwt, algorithm, key)
   local signature = jwt.signature
   if algorithm.size then
@@ -102,6 +104,9 @@ local function verify_public(handle, jwt, algorithm, key)
     signature = sequence(signature)
   end
   local imported = handle:importPublicKey(key, #key):get()
+  if not imported then
+    return nil, UNUSABLE
+  end
   local verified = handle:verifySignature(algorithm.digest, imported, signature, #signature, jwt.signed, #jwt.signed)
   return verified == true
 end
@@ -112,17 +117,17 @@ local function verify(handle, jwt, credential)
     return "Invalid algorithm"
   end
   local algorithm = ALGORITHMS[credential.algorithm]
-  local verified
+  local verified, unusable
   if algorithm.hmac then
     local secret = secret_of(credential)
     if not secret then
-      return "Invalid key/secret"
+      return UNUSABLE
     end
     verified = pdk.equal(pdk.hmac(algorithm.hmac, secret, jwt.signed), pdk.hex.encode(jwt.signature))
   else
-    verified = verify_public(handle, jwt, algorithm, pdk.base64.decode(credential.public_key))
+    verified, unusable = verify_public(handle, jwt, algorithm, pdk.base64.decode(credential.public_key))
   end
-  return not verified and "Invalid signature" or nil
+  return not verified and (unusable or "Invalid signature") or nil
 end
 
 -- The consumer of the request and the credential's key; or nil and a problem.

@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"math/big"
 	"slices"
 	"strings"
 	"testing"
@@ -99,6 +100,12 @@ func token(algorithm string, key any, claims string) string {
 // hs is a token of alice.
 func hs(claims string) string { return token("HS256", "secret", claims) }
 
+// hugeKey has more digits than Envoy takes.
+func hugeKey() *rsa.PublicKey {
+	n := new(big.Int).Lsh(big.NewInt(1), 20000)
+	return &rsa.PublicKey{N: n.Add(n, big.NewInt(1)), E: 65537}
+}
+
 // around writes a time that is some seconds from now.
 func around(seconds int64) string { return fmt.Sprint(time.Now().Unix() + seconds) }
 
@@ -132,6 +139,7 @@ func consumers() *consumer.Index {
 			secret("shop", "rs256", "rsa_public_key", rsaPEM, "algorithm", "RS256", "secret", "secret"),
 			secret("shop", "rs384", "rsa_public_key", pkcs1, "algorithm", "RS384"),
 			secret("shop", "rs512", "rsa_public_key", rsaPEM, "algorithm", "RS512"),
+			secret("shop", "huge", "rsa_public_key", publicPEM(hugeKey()), "algorithm", "RS256"),
 			secret("shop", "4711", "secret", "secret"),
 			secret("shop", "1.50", "secret", "secret"),
 			secret("shop", "12345678901234567890", "secret", "secret"),
@@ -148,7 +156,7 @@ func consumers() *consumer.Index {
 			},
 		}},
 	}
-	alices := []string{"hs256", "hs384", "hs512", "rs256", "rs384", "rs512", "4711", "1.50", "12345678901234567890"}
+	alices := []string{"huge", "hs256", "hs384", "hs512", "rs256", "rs384", "rs512", "4711", "1.50", "12345678901234567890"}
 	for algorithm, key := range ecKeys {
 		name := strings.ToLower(algorithm)
 		alices = append(alices, name)
@@ -362,6 +370,7 @@ func requests() []requestCase {
 		{"a secret in base64url", "base64", with(token("HS256", "\xff\xfe\xfd>?", `{"iss":"url"}`)), "", bob("url")},
 		{"the text of a secret in base64 is not the secret", "base64", with(token("HS256", "__79Pj8", `{"iss":"url"}`)), "Invalid signature", nil},
 		{"a secret that is no base64", "base64", with(token("HS256", unicodeSecret, `{"iss":"unicode"}`)), "Invalid key/secret", nil},
+		{"a public key that Envoy does not take", "default", with(token("RS256", rsaKey, `{"iss":"huge"}`)), "Invalid key/secret", nil},
 		{"base64 does not concern public keys", "base64", with(token("RS256", rsaKey, `{"iss":"rs256"}`)), "", alice("rs256")},
 
 		// Algorithm confusion.
@@ -704,6 +713,7 @@ func (r renamed) In(_ string, from []string, kind string) (*builtin.Credentials,
 }
 
 func TestGRPC(t *testing.T) {
+	gateway := envoytest.Run(t, parts(t, `{"claims_to_verify":["exp"]}`))
 	for text, want := range map[string]string{
 		"":                               "Unauthorized",
 		hs(`{"iss":"hs256"}`):            "exp: must be a number",
@@ -711,7 +721,7 @@ func TestGRPC(t *testing.T) {
 		token("HS256", "x", `{"iss":1}`): "No credentials found for given 'iss'",
 	} {
 		request := envoytest.Request{Method: "POST", HTTP2: true, Header: append(bearer(text), "content-type: application/grpc")}
-		answer := envoytest.Run(t, parts(t, `{"claims_to_verify":["exp"]}`)).Do(t, request)
+		answer := gateway.Do(t, request)
 		if answer.Status != 200 || answer.Header.Get("grpc-status") != "16" || answer.Header.Get("grpc-message") != want {
 			t.Errorf("status %d, headers %v, want %q", answer.Status, answer.Header, want)
 		}
