@@ -26,10 +26,14 @@ func (l *loader) add(file string, d document) error {
 	if err != nil {
 		return fmt.Errorf("%s:%d: %w", file, d.line, err)
 	}
-	if k == nil || !k.wanted(d.fields) {
+	if k == nil {
 		return nil
 	}
 	object := l.identify(k, d.fields)
+	if !k.wanted(d.fields) {
+		l.snapshot.Unlabelled = append(l.snapshot.Unlabelled, object)
+		return nil
+	}
 	if earlier, ok := l.snapshot.Sources[object]; ok && object.Name != "" {
 		return fmt.Errorf("%s:%d: %s is in %s:%d already", file, d.line, object, earlier.File, earlier.Line)
 	}

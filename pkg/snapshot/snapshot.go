@@ -36,6 +36,9 @@ type Snapshot struct {
 
 	// Malformed are objects of a known kind that could not be decoded.
 	Malformed []Malformed
+	// Unlabelled are objects in files that lack the label without which their kind is not looked at. Nothing is known of
+	// them but that an object of this name has no such label.
+	Unlabelled []finding.Object
 	// Sources says where an object was read, for those that came from a file.
 	Sources map[finding.Object]Source
 }
