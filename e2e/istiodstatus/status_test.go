@@ -4,14 +4,22 @@ package istiodstatus
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
 
 	"github.com/istio-plugins/istio-plugins/e2e/gateway"
 	"github.com/istio-plugins/istio-plugins/e2e/loopback"
@@ -37,10 +45,13 @@ var ingress = istiod.Workload{Selector: gateway.Ingress().Labels}
 type world struct {
 	*stack.Stack
 	client *istiod.Client
+	envoy  string
 	port   int
+	// parts are what the gateway is given.
+	parts map[string]string
 }
 
-func start(t *testing.T) *world {
+func start(t *testing.T, envoy string) *world {
 	if testing.Short() {
 		t.Skip("the whole stack takes a minute: not with -short")
 	}
@@ -53,15 +64,25 @@ func start(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Stop)
-	w := &world{Stack: s, port: loopback.Port()}
-	w.client = istiod.New(istiod.Options{
-		Addresses: func(context.Context) ([]istiod.Address, error) {
-			return []istiod.Address{{XDS: s.XDS(), Debug: s.Debug()}}, nil
-		},
-		RootNamespace: rootNamespace,
-	})
-	t.Cleanup(w.client.Close)
+	w := &world{Stack: s, envoy: envoy, port: loopback.Port(), parts: map[string]string{}}
+	w.client = w.connect(t, istiod.Address{XDS: s.XDS(), Debug: s.Debug()}, istiod.Options{})
 	return w
+}
+
+// connect makes a client.
+func (w *world) connect(t *testing.T, address istiod.Address, o istiod.Options) *istiod.Client {
+	o.Addresses = func(context.Context) ([]istiod.Address, error) {
+		if address.Debug != "" {
+			// A restart changes it.
+			address.Debug = w.Debug()
+		}
+		address.Metrics = w.Metrics()
+		return []istiod.Address{address}, nil
+	}
+	o.RootNamespace = rootNamespace
+	client := istiod.New(o)
+	t.Cleanup(client.Close)
+	return client
 }
 
 // listener serves HTTP on the gateway, with a filter in front of the router for each name, whose configuration comes by
@@ -103,6 +124,7 @@ spec:
 
 // table is an EnvoyFilter with the configuration of one filter, which sets a header to a value.
 func (w *world) table(t *testing.T, name, value string) {
+	w.expect(t, name, value)
 	w.apply(t, fmt.Sprintf(`
 apiVersion: networking.istio.io/v1alpha3
 kind: EnvoyFilter
@@ -124,6 +146,7 @@ spec:
 
 // refused is an EnvoyFilter whose configuration only Envoy knows to be wrong.
 func (w *world) refused(t *testing.T, name string) {
+	w.expect(t, name, "refused")
 	w.apply(t, fmt.Sprintf(`
 apiVersion: networking.istio.io/v1alpha3
 kind: EnvoyFilter
@@ -143,6 +166,11 @@ spec:
 `, name))
 }
 
+func (w *world) expect(t *testing.T, name, content string) {
+	w.parts[name] = content
+	w.client.Expect(t.Context(), istiod.Workload{Selector: ingress.Selector, Parts: w.parts})
+}
+
 func (w *world) apply(t *testing.T, text string) {
 	objects, err := suite.Parse([]byte(text))
 	if err != nil {
@@ -159,6 +187,11 @@ func (w *world) mark(t *testing.T) *istiod.Mark {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.write(t, m)
+	return m
+}
+
+func (w *world) write(t *testing.T, m *istiod.Mark) {
 	var objects []*unstructured.Unstructured
 	for _, o := range []any{m.EnvoyFilter, m.WasmPlugin} {
 		content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
@@ -172,7 +205,6 @@ func (w *world) mark(t *testing.T) *istiod.Mark {
 	if err := w.Apply(t.Context(), objects); err != nil {
 		t.Fatal(err)
 	}
-	return m
 }
 
 // await checks until the state is the expected one. It marks again where that is asked for and, now and then, where
@@ -204,11 +236,77 @@ func (w *world) await(t *testing.T, want istiod.State) istiod.Verdict {
 	}
 }
 
-func (w *world) gateway(t *testing.T) *gateway.Gateway {
+// istiodName is in the certificate that istiod makes itself.
+const istiodName = "istiod.istio-system.svc"
+
+// tls trusts the authority that istiod has made, as it is published in every namespace.
+func (w *world) tls(ctx context.Context) (*tls.Config, error) {
+	client, err := kubernetes.NewForConfig(w.Config)
+	if err != nil {
+		return nil, err
+	}
+	published, err := client.CoreV1().ConfigMaps(rootNamespace).Get(ctx, "istio-ca-root-cert", metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM([]byte(published.Data["root-cert.pem"]))
+	return &tls.Config{RootCAs: roots, ServerName: istiodName}, nil
+}
+
+// token of a service account, as the kubelet would put it into a pod.
+func (w *world) token(ctx context.Context, namespace string) (string, error) {
+	client, err := kubernetes.NewForConfig(w.Config)
+	if err != nil {
+		return "", err
+	}
+	const name = "istio-plugins"
+	accounts := client.CoreV1().ServiceAccounts(namespace)
+	if _, err := accounts.Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+		return "", err
+	}
+	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: []string{"istio-ca"}}}
+	answer, err := accounts.CreateToken(ctx, name, request, metav1.CreateOptions{})
+	if err != nil {
+		return "", err
+	}
+	return answer.Status.Token, nil
+}
+
+// never checks a new mark until all gateways have answered to it, and returns the verdict, which must not be bad.
+func (w *world) never(t *testing.T, bad istiod.State) istiod.Verdict {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), settle)
+	defer cancel()
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for m := w.mark(t); ; {
+		v := w.client.Check(ctx, m, ingress)[0]
+		if v.State == bad {
+			t.Fatalf("the verdict is %+v", v)
+		}
+		answered := func(g istiod.Gateway) bool { return g.State == istiod.Accepted || g.State == istiod.Rejected }
+		if len(v.Gateways) > 0 && !slices.ContainsFunc(v.Gateways, func(g istiod.Gateway) bool { return !answered(g) }) {
+			return v
+		}
+		if v.MarkAgain {
+			m = w.mark(t)
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("the gateways do not answer: %+v", v)
+		case <-tick.C:
+		}
+	}
+}
+
+func (w *world) gateway(t *testing.T, pod string) *gateway.Gateway {
+	node := gateway.Ingress()
+	node.Name = pod
 	g, err := gateway.Start(t.Context(), gateway.Options{
-		Envoy: filepath.Join(bin, "envoy-1.40.0"),
+		Envoy: filepath.Join(bin, "envoy-"+w.envoy),
 		XDS:   w.XDS(),
-		Node:  gateway.Ingress(),
+		Node:  node,
 		Dir:   t.TempDir(),
 	})
 	if err != nil {
@@ -218,28 +316,40 @@ func (w *world) gateway(t *testing.T) *gateway.Gateway {
 	return g
 }
 
-// has fails unless Envoy holds all texts in its extension configurations.
-func has(t *testing.T, g *gateway.Gateway, texts ...string) {
+// holds says whether the text is in Envoy's extension configurations.
+func holds(t *testing.T, g *gateway.Gateway, text string) bool {
 	t.Helper()
 	dump, err := g.ConfigDump(t.Context(), "ecds_filters")
 	if err != nil {
 		t.Fatal(err)
 	}
+	return strings.Contains(string(dump), text)
+}
+
+// has fails unless Envoy holds all texts.
+func has(t *testing.T, g *gateway.Gateway, texts ...string) {
+	t.Helper()
 	for _, text := range texts {
-		if !strings.Contains(string(dump), text) {
-			t.Fatalf("accepted, but Envoy does not hold %q: %s", text, dump)
+		if !holds(t, g, text) {
+			t.Fatalf("accepted, but Envoy does not hold %q", text)
 		}
 	}
 }
 
 func TestStatus(t *testing.T) {
-	w, whole := start(t), t
+	for _, envoy := range []string{"1.37.0", "1.40.0"} {
+		t.Run(envoy, func(t *testing.T) { run(t, envoy) })
+	}
+}
+
+func run(whole *testing.T, envoy string) {
+	t, w := whole, start(whole, envoy)
 
 	t.Run("no gateway is connected", func(t *testing.T) { w.await(t, istiod.NoGateway) })
 
 	w.table(t, "one", "one-first")
 	w.listener(t, "one")
-	g := w.gateway(t)
+	g := w.gateway(t, "gateway-1")
 	t.Run("accepted", func(t *testing.T) {
 		v := w.await(t, istiod.Accepted)
 		has(t, g, "one-first")
@@ -257,8 +367,35 @@ func TestStatus(t *testing.T) {
 		}
 	})
 
+	t.Run("pending until the mark is written", func(t *testing.T) {
+		m, err := w.client.Mark(t.Context(), true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.table(t, "one", "one-unmarked.")
+		ctx, cancel := context.WithTimeout(t.Context(), settle)
+		defer cancel()
+		tick := time.NewTicker(pollEvery)
+		defer tick.Stop()
+		for ; !holds(t, g, "one-unmarked."); <-tick.C {
+			if v := w.client.Check(ctx, m, ingress)[0]; v.State != istiod.Pending {
+				t.Fatalf("before Envoy has it: %+v", v)
+			}
+		}
+		// Envoy has it, but nobody can know.
+		if v := w.client.Check(ctx, m, ingress)[0]; v.State != istiod.Pending {
+			t.Fatalf("without a mark: %+v", v)
+		}
+		w.write(t, m)
+		for ; w.client.Check(ctx, m, ingress)[0].State != istiod.Accepted; <-tick.C {
+			if ctx.Err() != nil {
+				t.Fatal(ctx.Err())
+			}
+		}
+	})
+
 	t.Run("never accepted too early when listeners ask for more", func(t *testing.T) {
-		names, values := []string{"one"}, []string{"one-199."}
+		names, values := []string{"one"}, []string{"one-unmarked."}
 		for i := range 20 {
 			name := fmt.Sprintf("more-%d", i)
 			names, values = append(names, name), append(values, name+".")
@@ -280,20 +417,112 @@ func TestStatus(t *testing.T) {
 		t.Log(v.Message)
 	})
 
+	t.Run("a refusal stays known when the same is pushed again", func(t *testing.T) {
+		for range 5 {
+			w.never(t, istiod.Accepted)
+		}
+	})
+
 	t.Run("a refusal stays known when the gateway starts anew", func(t *testing.T) {
 		w.table(t, "two", "two-first")
 		w.listener(t, "one", "two")
 		g.Stop()
 		// It is to outlive this part of the test.
-		g = w.gateway(whole)
-		w.await(t, istiod.Rejected)
+		g = w.gateway(whole, "gateway-2")
+		w.never(t, istiod.Accepted)
 	})
 
 	t.Run("accepted again", func(t *testing.T) {
 		w.table(t, "one", "one-mended")
+		// Nobody knows whether the new gateway refused both.
+		w.await(t, istiod.Unknown)
+		g.Stop()
+		g = w.gateway(whole, "gateway-3")
 		w.await(t, istiod.Accepted)
 		has(t, g, "one-mended", "two-first")
 	})
+
+	t.Run("a refusal is noticed among many acknowledgements", func(t *testing.T) {
+		names := []string{"one", "two"}
+		for i := range 30 {
+			name := fmt.Sprintf("first-%d", i)
+			names = append(names, name)
+			if i == 7 {
+				w.refused(t, name)
+			} else {
+				w.table(t, name, name+".")
+			}
+		}
+		w.listener(t, names...)
+		for range 3 {
+			if v := w.never(t, istiod.Accepted); len(v.Blamed) != 30 {
+				t.Errorf("blamed are %v", v.Blamed)
+			}
+		}
+		for i := range 30 {
+			w.table(t, fmt.Sprintf("first-%d", i), "mended.")
+		}
+		w.await(t, istiod.Accepted)
+		for i := range 30 {
+			delete(w.parts, fmt.Sprintf("first-%d", i))
+		}
+		w.listener(t, "one", "two")
+	})
+
+	t.Run("the selector of every gateway does not select other clients", func(t *testing.T) {
+		m := w.mark(t)
+		other := w.connect(t, istiod.Address{XDS: w.XDS(), Debug: w.Debug()}, istiod.Options{})
+		if v := other.Check(t.Context(), m, istiod.Workload{})[0]; len(v.Gateways) != 1 {
+			t.Errorf("the verdict is %+v", v)
+		}
+	})
+
+	t.Run("by TLS with a token", func(t *testing.T) {
+		w := &world{Stack: w.Stack, parts: map[string]string{}, client: w.connect(t, istiod.Address{XDS: w.TLSXDS()}, istiod.Options{
+			TLS:   w.tls,
+			Token: func(ctx context.Context) (string, error) { return w.token(ctx, rootNamespace) },
+		})}
+		w.table(t, "one", "one-tls")
+		w.await(t, istiod.Accepted)
+		has(t, g, "one-tls")
+	})
+
+	for name, c := range map[string]struct {
+		address istiod.Address
+		options istiod.Options
+		want    string
+	}{
+		"nobody listens": {
+			istiod.Address{XDS: loopback.Address(loopback.Port())}, istiod.Options{},
+			"connection refused",
+		},
+		"neither TLS nor debug interface": {
+			istiod.Address{XDS: w.XDS()}, istiod.Options{},
+			"authentication required; connect by TLS with a token of a service account, or give the URL of its debug interface",
+		},
+		"a token of another namespace": {
+			istiod.Address{XDS: w.TLSXDS()},
+			istiod.Options{TLS: w.tls, Namespace: "default", Token: func(ctx context.Context) (string, error) { return w.token(ctx, "default") }},
+			"the service account must be in istiod's own namespace",
+		},
+		"a token that is none": {
+			istiod.Address{XDS: w.TLSXDS()},
+			istiod.Options{TLS: w.tls, Token: func(context.Context) (string, error) { return "no token", nil }},
+			"authentication failure",
+		},
+		"another's certificate": {
+			istiod.Address{XDS: w.TLSXDS()},
+			istiod.Options{TLS: func(context.Context) (*tls.Config, error) { return &tls.Config{ServerName: istiodName}, nil }},
+			"certificate signed by unknown authority",
+		},
+	} {
+		t.Run("unknown: "+name, func(t *testing.T) {
+			w := &world{Stack: w.Stack, parts: map[string]string{}, client: w.connect(t, c.address, c.options)}
+			if v := w.await(t, istiod.Unknown); !strings.Contains(v.Message, c.want) {
+				t.Errorf("the message is %q, it should contain %q", v.Message, c.want)
+			}
+		})
+	}
 
 	t.Run("istiod starts anew", func(t *testing.T) {
 		if err := w.RestartIstiod(t.Context()); err != nil {
@@ -307,5 +536,15 @@ func TestStatus(t *testing.T) {
 	t.Run("a gateway that ended is not counted", func(t *testing.T) {
 		g.Stop()
 		w.await(t, istiod.NoGateway)
+	})
+
+	t.Run("unknown: istiod has ended", func(t *testing.T) {
+		m := w.mark(t)
+		w.Stop()
+		v := w.client.Check(t.Context(), m, ingress)[0]
+		if v.State != istiod.Unknown {
+			t.Errorf("the verdict is not Unknown but %+v", v)
+		}
+		t.Log(v.Message)
 	})
 }

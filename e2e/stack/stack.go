@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -60,10 +61,15 @@ type Stack struct {
 	client  dynamic.Interface
 	mapper  *restmapper.DeferredDiscoveryRESTMapper
 	xds     string
+	tlsXDS  string
 	debug   string
+	metrics string
 	// processes in the order of their start.
 	processes []*process.Process
 	istiod    *process.Process
+	apiServer *process.Process
+	// apiFlags are the API server's.
+	apiFlags []string
 
 	mu sync.Mutex
 	// namespaces that were made.
@@ -100,8 +106,14 @@ func Start(ctx context.Context, o Options) (*Stack, error) {
 // XDS is istiod's address for gateways.
 func (s *Stack) XDS() string { return s.xds }
 
-// Debug is the URL of istiod's debug interface, which a restart changes.
+// TLSXDS is the same by TLS, where istiod wants to know who asks.
+func (s *Stack) TLSXDS() string { return s.tlsXDS }
+
+// Debug is the URL of istiod's debug interface.
 func (s *Stack) Debug() string { return "http://" + s.debug }
+
+// Metrics is the URL of istiod's metrics.
+func (s *Stack) Metrics() string { return "http://" + s.metrics + "/metrics" }
 
 // Stop ends the programs in the reverse order of their start: an API server without its etcd does not end in time.
 func (s *Stack) Stop() {
@@ -136,7 +148,8 @@ func (s *Stack) startEtcd(ctx context.Context) (url string, err error) {
 	cmd := exec.Command("etcd", "--data-dir", filepath.Join(s.options.Dir, "etcd"), "--unsafe-no-fsync",
 		"--listen-client-urls", client, "--advertise-client-urls", client,
 		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "default="+peer)
-	return client, s.start(ctx, "etcd", cmd, func(ctx context.Context) error { return answers(ctx, client+"/health") })
+	_, err = s.start(ctx, "etcd", cmd, func(ctx context.Context) error { return answers(ctx, client+"/health") })
+	return client, err
 }
 
 func (s *Stack) startAPIServer(ctx context.Context, etcdURL string) error {
@@ -159,18 +172,15 @@ func (s *Stack) startAPIServer(ctx context.Context, etcdURL string) error {
 		QPS:             -1,
 		WarningHandler:  rest.NoWarnings{},
 	}
-	cmd := exec.Command(filepath.Join(s.options.Bin, "kube-apiserver"),
-		"--etcd-servers="+etcdURL, fmt.Sprintf("--secure-port=%d", port), "--bind-address=127.0.0.1", "--cert-dir="+dir,
-		"--service-account-key-file="+keyFile, "--service-account-signing-key-file="+keyFile,
-		"--service-account-issuer=https://kubernetes.default.svc", "--authorization-mode=RBAC", "--token-auth-file="+tokenFile,
+	s.apiFlags = []string{
+		"--etcd-servers=" + etcdURL, fmt.Sprintf("--secure-port=%d", port), "--bind-address=127.0.0.1", "--cert-dir=" + dir,
+		"--service-account-key-file=" + keyFile, "--service-account-signing-key-file=" + keyFile,
+		"--service-account-issuer=https://kubernetes.default.svc", "--authorization-mode=RBAC", "--token-auth-file=" + tokenFile,
 		"--service-cluster-ip-range=10.0.0.0/24",
 		// Nothing runs pods here, and nobody makes the service accounts that this plugin waits for.
-		"--disable-admission-plugins=ServiceAccount")
-	client, err := rest.HTTPClientFor(s.Config)
-	if err != nil {
-		return err
+		"--disable-admission-plugins=ServiceAccount",
 	}
-	return s.start(ctx, "kube-apiserver", cmd, func(ctx context.Context) error { return answersTo(ctx, client, s.Config.Host+"/readyz") })
+	return s.StartAPIServer(ctx)
 }
 
 // connect makes the clients and the kubeconfig.
@@ -196,15 +206,17 @@ func (s *Stack) connect(context.Context) error {
 // startIstiod starts Istio's control plane.
 func (s *Stack) startIstiod(ctx context.Context) error {
 	s.options.Progress("istiod")
-	s.xds = loopback.Address(loopback.Port())
-	return s.runIstiod(ctx)
+	for _, address := range []*string{&s.xds, &s.tlsXDS, &s.debug, &s.metrics} {
+		*address = loopback.Address(loopback.Port())
+	}
+	return s.StartIstiod(ctx)
 }
 
-func (s *Stack) runIstiod(ctx context.Context) error {
-	s.debug = loopback.Address(loopback.Port())
+// StartIstiod starts istiod again, where it was before it was killed.
+func (s *Stack) StartIstiod(ctx context.Context) error {
 	cmd := exec.Command(filepath.Join(s.options.Bin, "pilot-discovery"), "discovery",
 		"--kubeconfig", s.Kubeconfig, "--namespace", rootNamespace, "--clusterID", "Kubernetes",
-		"--httpAddr", s.debug, "--grpcAddr", s.xds, "--httpsAddr", "", "--secureGRPCAddr", "", "--monitoringAddr", loopback.Address(loopback.Port()),
+		"--httpAddr", s.debug, "--grpcAddr", s.xds, "--httpsAddr", "", "--secureGRPCAddr", s.tlsXDS, "--monitoringAddr", s.metrics,
 		"--ctrlz_port", "0", "--log_output_level", "default:warn")
 	// istiod writes its CA's certificates below its working folder.
 	cmd.Dir = s.options.Dir
@@ -213,31 +225,57 @@ func (s *Stack) runIstiod(ctx context.Context) error {
 		"INJECTION_WEBHOOK_CONFIG_NAME=", "VALIDATION_WEBHOOK_CONFIG_NAME=",
 		// The public Envoy lacks the filters that istio-proxy adds.
 		"PILOT_ENABLE_ALPN_FILTER=false", "PILOT_ENABLE_METADATA_EXCHANGE=false")
-	before := len(s.processes)
-	err := s.start(ctx, "istiod", cmd, func(ctx context.Context) error { return answers(ctx, s.Debug()+"/ready") })
-	if len(s.processes) > before {
-		s.istiod = s.processes[before]
-	}
+	var err error
+	s.istiod, err = s.start(ctx, "istiod", cmd, func(ctx context.Context) error { return answers(ctx, s.Debug()+"/ready") })
 	return err
 }
 
-// RestartIstiod ends istiod and starts it anew at the same address.
+// RestartIstiod ends istiod in order and starts it anew at the same addresses.
 func (s *Stack) RestartIstiod(ctx context.Context) error {
 	if s.istiod == nil {
 		return errors.New("istiod does not run")
 	}
 	s.istiod.Stop(stopGrace)
-	s.processes = s.processes[:len(s.processes)-1]
-	return s.runIstiod(ctx)
+	s.forget(s.istiod)
+	return s.StartIstiod(ctx)
 }
 
-func (s *Stack) start(ctx context.Context, name string, cmd *exec.Cmd, ready func(context.Context) error) error {
-	p, err := process.Start(name, filepath.Join(s.options.Dir, name+".log"), cmd, s.options.Detached)
+// KillIstiod ends istiod as kill -9 does.
+func (s *Stack) KillIstiod() {
+	s.istiod.Kill()
+	s.forget(s.istiod)
+}
+
+// StartAPIServer starts kube-apiserver, also again after it was killed: what it knows is in etcd.
+func (s *Stack) StartAPIServer(ctx context.Context) error {
+	client, err := rest.HTTPClientFor(s.Config)
 	if err != nil {
 		return err
+	}
+	cmd := exec.Command(filepath.Join(s.options.Bin, "kube-apiserver"), s.apiFlags...)
+	ready := func(ctx context.Context) error { return answersTo(ctx, client, s.Config.Host+"/readyz") }
+	s.apiServer, err = s.start(ctx, "kube-apiserver", cmd, ready)
+	return err
+}
+
+// KillAPIServer ends kube-apiserver as kill -9 does.
+func (s *Stack) KillAPIServer() {
+	s.apiServer.Kill()
+	s.forget(s.apiServer)
+}
+
+func (s *Stack) forget(p *process.Process) {
+	s.processes = slices.DeleteFunc(s.processes, func(q *process.Process) bool { return p == q })
+}
+
+// start starts a program and returns when it is ready.
+func (s *Stack) start(ctx context.Context, name string, cmd *exec.Cmd, ready func(context.Context) error) (*process.Process, error) {
+	p, err := process.Start(name, filepath.Join(s.options.Dir, name+".log"), cmd, s.options.Detached)
+	if err != nil {
+		return nil, err
 	}
 	s.processes = append(s.processes, p)
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	return p.Await(ctx, ready)
+	return p, p.Await(ctx, ready)
 }

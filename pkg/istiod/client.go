@@ -20,6 +20,9 @@ type Address struct {
 	// Debug is the URL of its debug interface, for example http://127.0.0.1:8080; empty to ask over xDS, which istiod
 	// answers over TLS only.
 	Debug string
+	// Metrics is the URL of its metrics, for example http://10.0.0.1:15014/metrics. istiod counts refusals there, and
+	// without it one may go unnoticed: where it is followed by an acknowledgement before anybody looks.
+	Metrics string
 }
 
 // Options of a Client.
@@ -43,6 +46,7 @@ type Options struct {
 // Client asks all istiods. It keeps a connection to each, between the calls as well.
 type Client struct {
 	options Options
+	memory  *memory
 	life    context.Context
 	end     context.CancelFunc
 
@@ -54,6 +58,10 @@ type Client struct {
 type slot struct {
 	sync.Mutex
 	session *session
+	// counted is the last count of refusals; nil before the first.
+	counted *refusals
+	// refusal of each proxy at the last look.
+	refusal map[string]string
 }
 
 // New makes a client, which connects when it is asked.
@@ -64,7 +72,7 @@ func New(o Options) *Client {
 	if o.Timeout == 0 {
 		o.Timeout = defaultTimeout
 	}
-	c := &Client{options: o, slots: map[string]*slot{}}
+	c := &Client{options: o, memory: newMemory(), slots: map[string]*slot{}}
 	c.life, c.end = context.WithCancel(context.Background())
 	return c
 }
@@ -72,21 +80,26 @@ func New(o Options) *Client {
 // Close ends the connections. The client must not be used afterwards.
 func (c *Client) Close() { c.end() }
 
+// Expect is to be told the parts of workloads before any of them is written that is new or has changed. A refusal is then
+// blamed on them; else it would be forgotten with the next push. It asks all istiods, for what was refused before is not
+// to be blamed on them.
+func (c *Client) Expect(ctx context.Context, workloads ...Workload) {
+	c.look(ctx, nil)
+	c.memory.expect(workloads)
+}
+
 // Mark makes the objects that are to be written after the last one whose acceptance is to be checked, without delay:
 // istiod then pushes both at once. wasmPlugins says whether WasmPlugins are among them.
 //
-// It asks all istiods, because a gateway counts only if it was seen before. An istiod that does not answer is no error:
-// its gateways then want another mark.
+// It connects to all istiods, so that they tell when they push the mark. One that does not answer is no error: its gateways
+// may then want another mark.
 func (c *Client) Mark(ctx context.Context, wasmPlugins bool) (*Mark, error) {
 	m, err := newMark(c.options.RootNamespace, wasmPlugins)
 	if err != nil {
 		return nil, err
 	}
-	for _, i := range c.look(ctx, m) {
-		for _, p := range i.proxies {
-			m.asked[p.connection] = p.asked
-		}
-	}
+	m.written = c.memory.written()
+	c.look(ctx, nil)
 	return m, nil
 }
 
@@ -97,13 +110,20 @@ func (c *Client) Check(ctx context.Context, m *Mark, workloads ...Workload) []Ve
 	instances := c.look(ctx, m)
 	verdicts := make([]Verdict, len(workloads))
 	for i, w := range workloads {
-		verdicts[i] = judge(w, m.asked, instances)
+		verdicts[i] = c.memory.revise(w, judge(w, instances), m.written[w.key()].Parts)
 	}
 	return verdicts
 }
 
-// look asks all istiods at the same time.
+// look asks all istiods and remembers what was refused. m is nil where the verdicts do not matter.
 func (c *Client) look(ctx context.Context, m *Mark) []instance {
+	instances := c.lookAt(ctx, m)
+	c.memory.note(instances)
+	return instances
+}
+
+// lookAt asks all istiods at the same time.
+func (c *Client) lookAt(ctx context.Context, m *Mark) []instance {
 	addresses, err := c.options.Addresses(ctx)
 	if err != nil {
 		return []instance{{address: "?", err: fmt.Errorf("its addresses are not known: %w", err)}}
@@ -167,7 +187,34 @@ func (s *slot) look(ctx, life context.Context, address Address, o Options, m *Ma
 	if err != nil {
 		return instance{err: explain(err)}
 	}
-	return instance{sight: sight, proxies: proxies}
+	// A refusal is counted before anything is acknowledged that hides it, so the count comes last.
+	refused, err := s.refused(ctx, address.Metrics, proxies)
+	if err != nil {
+		return instance{err: explain(err)}
+	}
+	return instance{sight: sight, refused: refused, proxies: proxies}
+}
+
+// refused says whether extension configurations were refused since the last look. Without metrics it takes a new message
+// for a new refusal: a message that stays may be that of the last response or of one before.
+func (s *slot) refused(ctx context.Context, metrics string, proxies []proxy) (bool, error) {
+	if metrics != "" {
+		now, err := countRefusals(ctx, metrics)
+		if err != nil {
+			return false, err
+		}
+		refused := now.since(s.counted)
+		s.counted = &now
+		return refused, nil
+	}
+	before := s.refusal
+	s.refusal = map[string]string{}
+	refused := false
+	for _, p := range proxies {
+		s.refusal[p.id] = p.responses[extensionType].refusal
+		refused = refused || s.refusal[p.id] != "" && s.refusal[p.id] != before[p.id]
+	}
+	return refused, nil
 }
 
 func (s *slot) end() {

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -37,26 +36,21 @@ type adsClients struct {
 }
 
 type adsClient struct {
-	ConnectionID string              `json:"connectionId"`
-	ConnectedAt  time.Time           `json:"connectedAt"`
-	Labels       map[string]string   `json:"labels"`
-	Watches      map[string][]string `json:"watches"`
+	ConnectionID string            `json:"connectionId"`
+	Labels       map[string]string `json:"labels"`
 }
 
-// description of a gateway, which holds while the last response of extension configurations is this one: istiod answers
-// to every further name that a gateway asks for, and sends everything anew when the labels of its pod change.
+// description of a gateway, which holds while the last response of extension configurations is this one: istiod sends
+// everything anew when the labels of its pod change.
 type description struct {
 	extensions nonce
-	connection connection
 	labels     map[string]string
-	asked      []string
 }
 
 // errGone says that a proxy is not connected any more.
 var errGone = errors.New("it is not connected")
 
-// proxies are the gateways that are connected to the istiod of the session. They are listed first and described then, so
-// that a description holds all that a gateway had asked for by the time of the list.
+// proxies are the gateways that are connected to the istiod of the session.
 func (s *session) proxies(ctx context.Context, ask question) ([]proxy, error) {
 	text, err := ask(ctx, "syncz")
 	if err != nil {
@@ -90,7 +84,11 @@ func (s *session) proxies(ctx context.Context, ask question) ([]proxy, error) {
 		if err != nil {
 			return nil, err
 		}
-		q.connection, q.labels, q.asked = d.connection, d.labels, d.asked
+		if selects(probeLabels(), d.labels) {
+			// Another client is no gateway.
+			continue
+		}
+		q.labels = d.labels
 		proxies = append(proxies, q)
 	}
 	return proxies, nil
@@ -134,7 +132,7 @@ func (s *session) describe(ctx context.Context, ask question, p proxy) (descript
 			if !c.of(p.id) {
 				continue
 			}
-			d := description{extensions, connection{c.ConnectionID, c.ConnectedAt.String()}, c.Labels, c.Watches[extensionType]}
+			d := description{extensions, c.Labels}
 			s.described[p.id] = d
 			return d, nil
 		}

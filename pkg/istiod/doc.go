@@ -21,14 +21,17 @@
 //     configurations the last response sent is the last acknowledged, and none was refused, it accepted them.
 //  4. Envoy asks for the extension configurations of a new listener before it acknowledges the listener, so those of
 //     listeners are not overlooked: by 3, istiod has answered them.
-//  5. istiod forgets a refusal with the next acknowledgement of that type. A push answers with all extension
-//     configurations of a gateway in one response; but when a gateway asks for more of them, the answer holds those alone,
-//     and to acknowledge it hides that the others were refused. A gateway that starts asks for each by itself. So it must
-//     have asked, before the mark was written, for all that it asks for now. The Client notes that when it makes a mark;
-//     where it is not so the Verdict wants another mark.
+//  5. A refusal is no lasting state. istiod forgets it with the next acknowledgement of that type, also one of a response
+//     that holds something else, as when a gateway asks for more. And Envoy acknowledges what it has refused when it comes
+//     again: it skips content that is equal to the last it got, whether or not it could use that
+//     (FilterConfigSubscription::onConfigUpdate in source/common/filter/config_discovery_impl.cc, seen on 1.37 and 1.40). So
+//     the Client remembers refusals, of which istiod keeps a count that forgets none, and blames them on what was new then.
+//     It takes back the blame when the content has changed, since Envoy then looks at it, or when new gateways, which look
+//     at everything, have replaced all that were there.
 //
 // What an acknowledgement does not say: whether Istio's agent could fetch a Wasm module (it puts a filter in its place
-// that denies, and acknowledges), and whether a listener that waits for something else already serves.
+// that denies, and acknowledges), and whether a listener that waits for something else already serves. What was refused
+// before the Client was made, it does not know.
 //
 // Access: istiod answers questions about all gateways over xDS on its TLS port, to service accounts of its own namespace
 // (pilot/pkg/xds/debuggen.go), or by HTTP, from its own machine or pod (a port-forward) without further ado.

@@ -38,12 +38,12 @@ type Mark struct {
 	WasmPlugin *extensionsv1alpha1.WasmPlugin
 
 	id string
-	// asked are the names of the extension configurations for which each connection had asked before.
-	asked map[connection][]string
+	// written are the workloads, with the parts that are written before it.
+	written map[string]Workload
 }
 
 func newMark(namespace string, wasmPlugins bool) (*Mark, error) {
-	m := &Mark{id: rand.Text(), asked: map[connection][]string{}}
+	m := &Mark{id: rand.Text()}
 	patch, err := structpb.NewStruct(map[string]any{
 		"name":         markResource,
 		"typed_config": map[string]any{"@type": "type.googleapis.com/google.protobuf.StringValue", "value": m.id},

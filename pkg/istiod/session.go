@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"sync"
 	"time"
@@ -33,6 +34,8 @@ type session struct {
 	conn   *grpc.ClientConn
 	stream discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesClient
 	end    context.CancelFunc
+	// ready is closed when istiod has answered for the first time, and so knows the probe.
+	ready chan struct{}
 	// ended is closed when the session has ended, and err says why.
 	ended chan struct{}
 	err   error
@@ -72,6 +75,7 @@ func connect(ctx, life context.Context, address string, o Options) (*session, er
 	s := &session{
 		node:      fmt.Sprintf("istio-plugins-%s.%s", rand.Text(), o.Namespace),
 		conn:      conn,
+		ready:     make(chan struct{}),
 		ended:     make(chan struct{}),
 		answers:   make(chan *discovery.DeltaDiscoveryResponse),
 		described: map[string]description{},
@@ -80,20 +84,23 @@ func connect(ctx, life context.Context, address string, o Options) (*session, er
 	life, s.end = context.WithCancel(life)
 	// The stream outlives ctx, but its opening must not.
 	opened := context.AfterFunc(ctx, s.end)
-	s.stream, err = discovery.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(life)
-	if err == nil {
-		err = s.subscribe(o)
-	}
-	if !opened() && err == nil {
-		err = ctx.Err()
-	}
-	if err != nil {
+	defer opened()
+	if s.stream, err = discovery.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(life); err != nil {
 		s.end()
 		conn.Close()
 		return nil, err
 	}
 	go s.receive(life)
-	return s, nil
+	if err := s.subscribe(o); err != nil && !errors.Is(err, io.EOF) {
+		s.end()
+		return nil, err
+	}
+	select {
+	case <-s.ready:
+		return s, nil
+	case <-s.ended:
+		return nil, s.err
+	}
 }
 
 // subscribe presents the probe as a gateway that asks for the marks.
@@ -137,15 +144,15 @@ func (s *session) receive(life context.Context) {
 			case <-life.Done():
 			}
 		case extensionType:
-			err := s.note(r, first)
-			if err == nil {
-				err = s.send(&discovery.DeltaDiscoveryRequest{TypeUrl: extensionType, ResponseNonce: r.GetNonce()})
-			}
-			if err != nil {
-				s.err = err
+			if s.err = s.note(r, first); s.err != nil {
 				return
 			}
-			first = false
+			if first {
+				close(s.ready)
+				first = false
+			}
+			// Where this fails, so does the next reading, which says why.
+			_ = s.send(&discovery.DeltaDiscoveryRequest{TypeUrl: extensionType, ResponseNonce: r.GetNonce()})
 		}
 	}
 }
@@ -166,8 +173,11 @@ func (s *session) note(r *discovery.DeltaDiscoveryResponse, first bool) error {
 	return nil
 }
 
-// sight of the mark: the version by which all its objects were seen, or nil.
+// sight of the mark, if there is one: the version by which all its objects were seen, or nil.
 func (s *session) sight(m *Mark) *sight {
+	if m == nil {
+		return nil
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var all sight

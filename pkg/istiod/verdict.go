@@ -16,7 +16,8 @@ const (
 	Accepted State = "Accepted"
 	// Pending: some gateway has not accepted it yet.
 	Pending State = "Pending"
-	// Rejected: some gateway refused it. That may change with the next push, also one for another reason.
+	// Rejected: some gateway refused it. Refused listeners may be taken with the next push, so it is worth to write a new
+	// mark now and then.
 	Rejected State = "Rejected"
 	// NoGateway: no gateway of the workload is connected to any istiod.
 	NoGateway State = "NoGateway"
@@ -29,6 +30,9 @@ const (
 type Workload struct {
 	// Selector may be empty: every gateway.
 	Selector map[string]string
+	// Parts are what Envoy may refuse, for Client.Expect only: versions, or hashes of contents, by names of the caller's
+	// choice. The smaller the parts, the more exactly a refusal can be blamed on some.
+	Parts map[string]string
 }
 
 // Verdict is what is known about a workload.
@@ -40,6 +44,8 @@ type Verdict struct {
 	// Write one, too, where the state is Pending for very long: istiod merges pushes when it is busy, and then may
 	// have told the probe of the mark later than a gateway that now has nothing more to acknowledge.
 	MarkAgain bool
+	// Blamed are the names of the parts among which is what was refused, sorted.
+	Blamed []string
 	// Gateways of the workload, sorted by name.
 	Gateways []Gateway
 }
@@ -71,7 +77,9 @@ type instance struct {
 	// err is why the rest is not known.
 	err error
 	// sight is where the mark is; nil if istiod has not pushed it yet.
-	sight   *sight
+	sight *sight
+	// refused says that extension configurations were refused since the last look.
+	refused bool
 	proxies []proxy
 }
 
@@ -85,19 +93,13 @@ type sight struct {
 // proxy is a connected gateway as istiod describes it.
 type proxy struct {
 	// id is name.namespace of its pod.
-	id         string
-	connection connection
-	labels     map[string]string
-	// asked are the names of the extension configurations that it asks for.
-	asked []string
+	id     string
+	labels map[string]string
 	// responses by type.
 	responses map[string]response
 	// twice says that istiod has two connections of it.
 	twice bool
 }
-
-// connection is unique among all connections to all istiods: istiod's own id, which counts from its start, and the time.
-type connection struct{ id, since string }
 
 // response is the last of a type that istiod sent, and what became of it and of those before.
 type response struct {
@@ -141,7 +143,7 @@ func parseVersion(text string) (version, error) {
 }
 
 // judge says what a workload's gateways have made of the mark.
-func judge(w Workload, asked map[connection][]string, instances []instance) Verdict {
+func judge(w Workload, instances []instance) Verdict {
 	v := Verdict{}
 	var unknown []string
 	for _, i := range instances {
@@ -150,8 +152,8 @@ func judge(w Workload, asked map[connection][]string, instances []instance) Verd
 			continue
 		}
 		for _, p := range i.proxies {
-			if p.selectedBy(w.Selector) {
-				v.Gateways = append(v.Gateways, p.judge(i, asked))
+			if selects(w.Selector, p.labels) {
+				v.Gateways = append(v.Gateways, p.judge(i))
 			}
 		}
 	}
@@ -204,17 +206,18 @@ func some(texts []string) string {
 	return strings.Join(texts, "; ")
 }
 
-func (p proxy) selectedBy(selector map[string]string) bool {
+// selects says whether the labels are all of the selector's, and maybe more.
+func selects(selector, labels map[string]string) bool {
 	for key, value := range selector {
-		if have, ok := p.labels[key]; !ok || have != value {
+		if have, ok := labels[key]; !ok || have != value {
 			return false
 		}
 	}
 	return true
 }
 
-// judge is steps 3 to 5 of the argument in the package's comment.
-func (p proxy) judge(i instance, asked map[connection][]string) Gateway {
+// judge is steps 3 and 4 of the argument in the package's comment.
+func (p proxy) judge(i instance) Gateway {
 	g := Gateway{Name: p.name(), Istiod: i.address}
 	pending := func(message string) Gateway {
 		g.State, g.Message = Pending, message
@@ -246,9 +249,6 @@ func (p proxy) judge(i instance, asked map[connection][]string) Gateway {
 		return pending("has no listeners")
 	case extensions.sent == nonce{}:
 		return pending("has no listener that runs plugins")
-	case !p.askedBefore(asked):
-		g.markAgain = true
-		return pending("has asked for more since")
 	}
 	g.State = Accepted
 	return g
@@ -262,12 +262,6 @@ func (p proxy) acknowledged(v version) bool {
 		}
 	}
 	return false
-}
-
-// askedBefore says that the gateway asks for no more than before the mark.
-func (p proxy) askedBefore(asked map[connection][]string) bool {
-	before, ok := asked[p.connection]
-	return ok && !slices.ContainsFunc(p.asked, func(name string) bool { return !slices.Contains(before, name) })
 }
 
 // name is namespace/name: a pod's name may have dots, a namespace has none.
