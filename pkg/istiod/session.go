@@ -88,7 +88,7 @@ func connect(ctx, life context.Context, address string, o Options) (*session, er
 	if s.stream, err = discovery.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(life); err != nil {
 		s.end()
 		conn.Close()
-		return nil, err
+		return nil, timedOut(ctx, err)
 	}
 	go s.receive(life)
 	if err := s.subscribe(o); err != nil && !errors.Is(err, io.EOF) {
@@ -99,8 +99,16 @@ func connect(ctx, life context.Context, address string, o Options) (*session, er
 	case <-s.ready:
 		return s, nil
 	case <-s.ended:
-		return nil, s.err
+		return nil, timedOut(ctx, s.err)
 	}
+}
+
+// timedOut puts the reason for an error that the end of ctx caused.
+func timedOut(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("it does not answer: %w", ctx.Err())
+	}
+	return err
 }
 
 // subscribe presents the probe as a gateway that asks for the marks.
@@ -208,7 +216,7 @@ func (s *session) ask(ctx context.Context, question string) ([]byte, error) {
 		case <-s.ended:
 			return nil, s.err
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, timedOut(ctx, nil)
 		}
 	}
 }
