@@ -18,6 +18,7 @@ func run(stdin string, args ...string) (code int, stdout, stderr string) {
 }
 
 func TestExitCodes(t *testing.T) {
+	t.Setenv("KUBECONFIG", "/nowhere/config")
 	const good, warned, wrong = "testdata/golden/comma-list/input.yaml", "testdata/golden/duplicates/input.yaml", "testdata/golden/missing-plugin/input.yaml"
 	for name, c := range map[string]struct {
 		args []string
@@ -25,28 +26,32 @@ func TestExitCodes(t *testing.T) {
 		// stderr holds this text.
 		stderr string
 	}{
-		"compile, nothing to say":      {[]string{"compile", "-f", good}, 0, ""},
-		"compile with a warning":       {[]string{"compile", "-f", warned}, 0, "warning DuplicateEntry virtualservice/demo/shop:"},
-		"compile with an error":        {[]string{"compile", "-f", wrong}, 1, "error PluginNotFound virtualservice/demo/shop:"},
-		"lint with an error":           {[]string{"lint", "-f", wrong}, 1, ""},
-		"lint as JSON with an error":   {[]string{"lint", "-f", wrong, "-o", "json"}, 1, ""},
-		"lint with a warning":          {[]string{"lint", "-f", warned}, 0, ""},
-		"explain a route that refuses": {[]string{"explain", "-f", wrong, "demo/shop"}, 1, ""},
-		"no input":                     {[]string{"compile"}, 2, "nothing to read: name files or folders with -f"},
-		"a file that is not there":     {[]string{"lint", "-f", "nowhere.yaml"}, 2, "nowhere.yaml"},
-		"an unknown flag":              {[]string{"compile", "--file", good}, 2, "unknown flag: --file"},
-		"an unknown command":           {[]string{"compil"}, 2, `unknown command "compil"`},
-		"an argument too many":         {[]string{"compile", good}, 2, "unknown command"},
-		"an unknown output":            {[]string{"compile", "-f", good, "-o", "text"}, 2, `--output: "text" is neither yaml nor json`},
-		"an unknown output of lint":    {[]string{"lint", "-f", good, "-o", "yaml"}, 2, `--output: "yaml" is neither text nor json`},
-		"an Istio that is too old":     {[]string{"compile", "-f", good, "--istio-version", "1.20"}, 2, "--istio-version: Istio 1.20 is not supported"},
-		"a wrong choice":               {[]string{"compile", "-f", good, "--unknown-routes", "refuse"}, 2, `--unknown-routes: "refuse" is neither allow nor deny`},
-		"an Envoy that is not there":   {[]string{"lint", "-f", good, "--envoy", "/nowhere/envoy"}, 2, "--envoy: "},
-		"explain without an object":    {[]string{"explain", "-f", good}, 2, "accepts 1 arg(s)"},
-		"explain a misspelt object":    {[]string{"explain", "-f", good, "virtualservice/demo/shopp"}, 2, "did you mean virtualservice/demo/shop?"},
-		"explain an unknown route":     {[]string{"explain", "-f", good, "demo/shop", "--route", "apj"}, 2, `virtualservice/demo/shop has no route "apj"`},
-		"an unknown built-in":          {[]string{"catalog", "show", "key-aut"}, 2, `did you mean "key-auth"?`},
-		"help":                         {[]string{"lint", "--help"}, 0, ""},
+		"compile, nothing to say":        {[]string{"compile", "-f", good}, 0, ""},
+		"compile with a warning":         {[]string{"compile", "-f", warned}, 0, "warning DuplicateEntry virtualservice/demo/shop:"},
+		"compile with an error":          {[]string{"compile", "-f", wrong}, 1, "error PluginNotFound virtualservice/demo/shop:"},
+		"lint with an error":             {[]string{"lint", "-f", wrong}, 1, ""},
+		"lint as JSON with an error":     {[]string{"lint", "-f", wrong, "-o", "json"}, 1, ""},
+		"lint with a warning":            {[]string{"lint", "-f", warned}, 0, ""},
+		"explain a route that refuses":   {[]string{"explain", "-f", wrong, "demo/shop"}, 1, ""},
+		"no input":                       {[]string{"compile"}, 2, "there is no kubeconfig that says where a cluster is: name files or folders with -f"},
+		"a kubeconfig that is not there": {[]string{"lint", "--kubeconfig", "/nowhere/config"}, 2, "/nowhere/config"},
+		"a context that is not there":    {[]string{"lint", "--kubeconfig", "testdata/kubeconfig", "--context", "nowhere"}, 2, "the kubeconfig has no such context"},
+		"a cluster that is not there":    {[]string{"lint", "--kubeconfig", "testdata/kubeconfig"}, 2, "the cluster does not answer; look whether it runs"},
+		"files and a cluster":            {[]string{"lint", "-f", good, "--context", "here"}, 2, "give one of them"},
+		"a file that is not there":       {[]string{"lint", "-f", "nowhere.yaml"}, 2, "nowhere.yaml"},
+		"an unknown flag":                {[]string{"compile", "--file", good}, 2, "unknown flag: --file"},
+		"an unknown command":             {[]string{"compil"}, 2, `unknown command "compil"`},
+		"an argument too many":           {[]string{"compile", good}, 2, "unknown command"},
+		"an unknown output":              {[]string{"compile", "-f", good, "-o", "text"}, 2, `--output: "text" is neither yaml nor json`},
+		"an unknown output of lint":      {[]string{"lint", "-f", good, "-o", "yaml"}, 2, `--output: "yaml" is neither text nor json`},
+		"an Istio that is too old":       {[]string{"compile", "-f", good, "--istio-version", "1.20"}, 2, "--istio-version: Istio 1.20 is not supported"},
+		"a wrong choice":                 {[]string{"compile", "-f", good, "--unknown-routes", "refuse"}, 2, `--unknown-routes: "refuse" is neither allow nor deny`},
+		"an Envoy that is not there":     {[]string{"lint", "-f", good, "--envoy", "/nowhere/envoy"}, 2, "--envoy: "},
+		"explain without an object":      {[]string{"explain", "-f", good}, 2, "accepts 1 arg(s)"},
+		"explain a misspelt object":      {[]string{"explain", "-f", good, "virtualservice/demo/shopp"}, 2, "did you mean virtualservice/demo/shop?"},
+		"explain an unknown route":       {[]string{"explain", "-f", good, "demo/shop", "--route", "apj"}, 2, `virtualservice/demo/shop has no route "apj"`},
+		"an unknown built-in":            {[]string{"catalog", "show", "key-aut"}, 2, `did you mean "key-auth"?`},
+		"help":                           {[]string{"lint", "--help"}, 0, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, _, stderr := run("", c.args...)

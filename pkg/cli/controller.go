@@ -39,8 +39,8 @@ It runs in a cluster, or outside with a kubeconfig.`,
   # on a laptop, to see what it would do
   istio-plugins controller --context staging --dry-run --log-level debug
 
-  # with an istiod that is reached without TLS
-  istio-plugins controller --istiod 127.0.0.1:15010=http://127.0.0.1:8080`,
+  # with an istiod that is reached without TLS, by kubectl port-forward
+  istio-plugins controller --istiod 127.0.0.1:15010=http://127.0.0.1:8080=http://127.0.0.1:15014/metrics`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
@@ -69,7 +69,7 @@ It runs in a cluster, or outside with a kubeconfig.`,
 	f := cmd.Flags()
 	f.StringSliceVar(&o.Namespaces, "watch-namespaces", nil, "namespaces to watch, besides the root namespace; all if not given")
 	f.BoolVar(&o.DryRun, "dry-run", false, "let the API server judge every write, and keep none")
-	f.StringSliceVar(&o.Istiod.Addresses, "istiod", nil, "host:port of each istiod without TLS, with =URL of its debug interface; the endpoints of its Service, with TLS, if not given")
+	f.StringSliceVar(&o.Istiod.Addresses, "istiod", nil, "host:port of each istiod without TLS, with =URL of its debug interface and =URL of its metrics; the endpoints of its Service, with TLS, if not given")
 	f.StringVar(&o.Istiod.TokenFile, "istiod-token-file", istiodTokenFile, "service account token with the audience istio-ca")
 	f.BoolVar(&o.LeaderElection, "leader-elect", false, "let one of several replicas work")
 	f.StringVar(&o.Namespace, "namespace", "", "namespace of the controller itself; its own in a cluster, the root namespace outside")

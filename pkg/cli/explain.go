@@ -17,19 +17,24 @@ func newExplain() *cobra.Command {
 	var in input
 	var output, route string
 	cmd := &cobra.Command{
-		Use:   "explain -f FILE OBJECT",
+		Use:   "explain [-f FILE] OBJECT",
 		Short: "Say what a route runs, in which order, and why",
-		Long: `explain prints the chain of each route of a VirtualService, or what a Gateway
-attaches: each plugin, where it comes from (object, file and line), its merged
-config, why it is at its place, and what requests get when it fails. Values that
-may be secrets are hidden.
+		Long: `explain reads files, or a cluster if none are given. It prints the chain of
+each route of a VirtualService, or what a Gateway attaches: each plugin, where
+it comes from (object, file and line), its merged config, why it is at its
+place, and what requests get when it fails. Values that may be secrets are
+hidden.
 
 OBJECT is virtualservice/NAME.NAMESPACE, virtualservice/NAMESPACE/NAME or
 NAMESPACE/NAME, and the same with gateway. NAME alone is in the namespace of -n.
 NAME/ROUTE is a VirtualService of that namespace and one of its routes.
 
-The exit code is 1 if a route of it answers 503.`,
-		Example: `  istio-plugins explain -f manifests/ virtualservice/shop.demo
+The exit code is 1 if a route of it answers 503.
+
+` + clusterHelp,
+		Example: `  istio-plugins explain shop/api
+  istio-plugins explain --context staging gateway/istio-system/public
+  istio-plugins explain -f manifests/ virtualservice/shop.demo
   istio-plugins explain -f manifests/ demo/shop --route api
   istio-plugins explain -f manifests/ gateway/istio-system/public -o json`,
 		Args: cobra.ExactArgs(1),
@@ -37,7 +42,7 @@ The exit code is 1 if a route of it answers 503.`,
 			if output != "text" && output != "json" {
 				return fmt.Errorf("--output: %q is neither text nor json", output)
 			}
-			s, err := in.load(cmd.InOrStdin())
+			s, err := in.load(cmd.Context(), cmd.InOrStdin())
 			if err != nil {
 				return err
 			}

@@ -127,7 +127,7 @@ func (c goldenCase) result(t *testing.T) *compile.Result {
 	if err := cmd.ParseFlags(append([]string{"-f", c.input}, c.args...)); err != nil {
 		t.Fatal(err)
 	}
-	s, err := in.load(strings.NewReader(""))
+	s, err := in.load(t.Context(), strings.NewReader(""))
 	if err != nil {
 		t.Fatal(err)
 	}

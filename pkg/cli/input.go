@@ -1,29 +1,37 @@
 package cli
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/istio-plugins/istio-plugins/pkg/cluster"
 	"github.com/istio-plugins/istio-plugins/pkg/files"
 	"github.com/istio-plugins/istio-plugins/pkg/finding"
 	"github.com/istio-plugins/istio-plugins/pkg/snapshot"
 )
 
-// input are the flags that say what is compiled, and for which installation.
+// input are the flags that say what is compiled, files or a cluster, and for which installation.
 type input struct {
 	installation
-	paths     []string
+	connection
+	paths []string
+	// namespace of objects that name none; load fills it in.
 	namespace string
 }
 
 func (in *input) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringSliceVarP(&in.paths, "filename", "f", nil, "file or folder with objects, - for stdin; repeatable")
-	f.StringVarP(&in.namespace, "namespace", "n", "default", "namespace of objects that name none")
+	f.StringVarP(&in.namespace, "namespace", "n", "", "namespace of objects that name none (default default, or the context's with a cluster)")
 	must(cmd.MarkFlagFilename("filename", "yaml", "yml", "json"))
+	in.connection.flags(cmd)
 	in.installation.flags(cmd)
 }
 
@@ -51,16 +59,36 @@ func must(err error) {
 	}
 }
 
-// load reads the objects.
-func (in *input) load(stdin io.Reader) (*snapshot.Snapshot, error) {
-	if len(in.paths) == 0 {
-		return nil, errors.New("nothing to read: name files or folders with -f, or -f - for stdin")
-	}
+// load reads files if there are any, or else a cluster.
+func (in *input) load(ctx context.Context, stdin io.Reader) (*snapshot.Snapshot, error) {
 	options, err := in.options()
 	if err != nil {
 		return nil, err
 	}
-	return files.Load(options, in.namespace, in.paths, stdin)
+	if len(in.paths) > 0 {
+		if in.given() {
+			return nil, errors.New("-f reads files, --kubeconfig and --context a cluster: give one of them")
+		}
+		in.namespace = cmp.Or(in.namespace, metav1.NamespaceDefault)
+		return files.Load(options, in.namespace, in.paths, stdin)
+	}
+	r, err := in.cluster()
+	if err != nil {
+		return nil, err
+	}
+	s, err := cluster.Read(ctx, r, options)
+	return s, wordy(err)
+}
+
+// cluster is what to read the cluster from.
+func (in *input) cluster() (client.Reader, error) {
+	if in.namespace == "" {
+		var err error
+		if in.namespace, err = in.contextNamespace(); err != nil {
+			return nil, err
+		}
+	}
+	return in.reader()
 }
 
 func (in *installation) options() (snapshot.Options, error) {

@@ -17,11 +17,12 @@ func newLint() *cobra.Command {
 	var in input
 	var output, envoy string
 	cmd := &cobra.Command{
-		Use:   "lint -f FILE",
+		Use:   "lint [-f FILE]",
 		Short: "Say what is wrong with plugins, and what looks like a mistake",
-		Long: `lint prints what compile would say, and plain mistakes: a Plugin that nothing
-attaches, an authentication plugin behind one that answers, an annotated route
-that gets no request, a corsPolicy beside the cors plugin.
+		Long: `lint reads files, or a cluster if none are given. It prints what compile would
+say, and plain mistakes: a Plugin that nothing attaches, an authentication
+plugin behind one that answers, an annotated route that gets no request, a
+corsPolicy beside the cors plugin.
 
 A finding is one line:
   severity reason kind/namespace/name[:place]: message
@@ -32,9 +33,14 @@ where source is file:line, traffic what requests get now, remedy what to do,
 and fields that do not apply are left out.
 
 With --envoy, that Envoy validates the filters that would be emitted. Take the
-version that your Istio's proxy is made from.`,
+version that your Istio's proxy is made from.
+
+` + clusterHelp,
 		Example: `  # check a folder
   istio-plugins lint -f manifests/
+
+  # check what is in the cluster
+  istio-plugins lint
 
   # have an Envoy check the filters, too
   istio-plugins lint -f manifests/ --envoy /usr/local/bin/envoy
@@ -51,7 +57,7 @@ version that your Istio's proxy is made from.`,
 			default:
 				return fmt.Errorf("--output: %q is neither text nor json", output)
 			}
-			s, err := in.load(cmd.InOrStdin())
+			s, err := in.load(cmd.Context(), cmd.InOrStdin())
 			if err != nil {
 				return err
 			}

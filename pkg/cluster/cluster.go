@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"reflect"
 	"slices"
 
 	extensionsv1alpha1 "istio.io/client-go/pkg/apis/extensions/v1alpha1"
@@ -152,18 +153,26 @@ func Read(ctx context.Context, r client.Reader, o snapshot.Options) (*snapshot.S
 			if k.Optional && meta.IsNoMatchError(err) {
 				continue
 			}
-			return nil, fmt.Errorf("list %T: %w", k.Object, err)
+			return nil, fmt.Errorf("list objects of kind %s: %w", reflect.TypeOf(k.Object).Elem().Name(), err)
 		}
 		k.add(s, list)
 	}
-	s.VirtualServices = read(s.VirtualServices, o.Revision)
-	s.Gateways = read(s.Gateways, o.Revision)
-	s.EnvoyFilters = written(s.EnvoyFilters, o.Revision)
-	s.WasmPlugins = written(s.WasmPlugins, o.Revision)
-	if err := readConfigMaps(ctx, r, s); err != nil {
-		return nil, err
-	}
-	return s, nil
+	return s, complete(ctx, r, s)
+}
+
+// With makes the snapshot that Read would make if the objects of files were applied to a cluster in which it made s.
+func With(ctx context.Context, r client.Reader, s, files *snapshot.Snapshot) (*snapshot.Snapshot, error) {
+	out := snapshot.Overlay(s, files)
+	return out, complete(ctx, r, out)
+}
+
+// complete leaves out what is another control plane's, and reads what is read by name only.
+func complete(ctx context.Context, r client.Reader, s *snapshot.Snapshot) error {
+	s.VirtualServices = read(s.VirtualServices, s.Options.Revision)
+	s.Gateways = read(s.Gateways, s.Options.Revision)
+	s.EnvoyFilters = written(s.EnvoyFilters, s.Options.Revision)
+	s.WasmPlugins = written(s.WasmPlugins, s.Options.Revision)
+	return readConfigMaps(ctx, r, s)
 }
 
 func (k Kind) options(o snapshot.Options) []client.ListOption {
@@ -194,9 +203,17 @@ func written[T metav1.Object](objects []T, revision string) []T {
 	return slices.DeleteFunc(objects, func(o T) bool { return o.GetLabels()[snapshot.RevisionLabel] != revision })
 }
 
-// readConfigMaps gets those that Plugins name. One that is not there is left out, which is for the compilation to report.
+// readConfigMaps gets those that Plugins name and s does not have. One that is not there is left out, which is for the
+// compilation to report.
 func readConfigMaps(ctx context.Context, r client.Reader, s *snapshot.Snapshot) error {
+	known := map[types.NamespacedName]bool{}
+	for _, m := range s.ConfigMaps {
+		known[client.ObjectKeyFromObject(m)] = true
+	}
 	for _, name := range ConfigMaps(s) {
+		if known[name] {
+			continue
+		}
 		m := &corev1.ConfigMap{}
 		err := r.Get(ctx, name, m)
 		if apierrors.IsNotFound(err) {
