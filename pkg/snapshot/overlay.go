@@ -79,6 +79,7 @@ func add[T object](l *overlay, kind string, list *[]T, over []T) {
 	})
 	for _, o := range over {
 		placed := o.DeepCopyObject().(T)
+		placed.SetResourceVersion("") // this version is not stored
 		if old, ok := known[types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}]; ok {
 			placed.SetUID(old.GetUID())
 			placed.SetCreationTimestamp(old.GetCreationTimestamp())

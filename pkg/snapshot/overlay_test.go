@@ -27,11 +27,13 @@ func TestOverlayReplacesAndCreates(t *testing.T) {
 	base := &snapshot.Snapshot{Secrets: []*corev1.Secret{
 		secret("stays", "1", day(1), "a"), secret("edited", "2", day(3), "a"), secret("unlabelled", "3", day(2), "a"),
 	}}
+	base.Secrets[1].ResourceVersion = "7"
 	over := &snapshot.Snapshot{
 		Secrets:    []*corev1.Secret{secret("edited", "of another cluster", day(9), "b"), secret("new", "of another cluster", day(9), "b")},
 		Unlabelled: []finding.Object{named("unlabelled"), named("unknown")},
 		Sources:    map[finding.Object]snapshot.Source{named("edited"): {File: "a.yaml"}, named("new"): {File: "a.yaml"}},
 	}
+	over.Secrets[0].ResourceVersion = "7"
 	got := snapshot.Overlay(base, over)
 	want := []*corev1.Secret{
 		secret("stays", "1", day(1), "a"), secret("edited", "2", day(3), "b"),
