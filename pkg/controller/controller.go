@@ -53,6 +53,11 @@ type Options struct {
 	Log                                         logr.Logger
 }
 
+// The Lease is installed with the controller. Who gets it says so in an Event.
+//
+// +kubebuilder:rbac:groups=coordination.k8s.io,namespace=istio-system,resources=leases,resourceNames=istio-plugins,verbs=get;update
+// +kubebuilder:rbac:groups="",namespace=istio-system,resources=events,verbs=create
+
 // Run runs the controller until ctx ends.
 func Run(ctx context.Context, config *rest.Config, o Options) error {
 	o.Snapshot = o.Snapshot.Defaults()

@@ -198,6 +198,16 @@ func configMapMetadata() *metav1.PartialObjectMetadata {
 	return m
 }
 
+// What package cluster reads. Generated objects are read where they are written: in the root namespace.
+//
+// +kubebuilder:rbac:groups=networking.istio.io,resources=virtualservices;gateways,verbs=list;watch
+// +kubebuilder:rbac:groups=plugins.istio.io,resources=plugins;clusterplugins;consumers,verbs=list;watch
+// +kubebuilder:rbac:groups="",resources=secrets;services,verbs=list;watch
+// +kubebuilder:rbac:groups="",resources=configmaps,verbs=get;list;watch
+// +kubebuilder:rbac:groups=gateway.networking.k8s.io,resources=referencegrants;httproutes,verbs=list;watch
+// +kubebuilder:rbac:groups=networking.istio.io,namespace=istio-system,resources=envoyfilters,verbs=list;watch
+// +kubebuilder:rbac:groups=extensions.istio.io,namespace=istio-system,resources=wasmplugins,verbs=list;watch
+
 // watch makes every change of an input wake the queue. Optional kinds that are not there yet are looked for while the
 // controller runs.
 func (in *inputs) watch(m manager.Manager, c controller.Controller, wake func(workqueue.TypedRateLimitingInterface[reconcile.Request])) error {

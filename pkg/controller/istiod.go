@@ -84,6 +84,10 @@ func parseAddresses(texts []string) ([]istiod.Address, error) {
 	return out, nil
 }
 
+// Where istiod is. Its certificate is in a ConfigMap, and all of those may be read anyway.
+//
+// +kubebuilder:rbac:groups=discovery.k8s.io,namespace=istio-system,resources=endpointslices,verbs=list
+
 // endpoints are the addresses of every istiod behind a Service, ready or not.
 func endpoints(ctx context.Context, api client.Reader, namespace, service string) ([]istiod.Address, error) {
 	list := &discoveryv1.EndpointSliceList{}

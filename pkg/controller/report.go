@@ -53,6 +53,11 @@ type reporter struct {
 	told map[finding.Object]map[string]bool
 }
 
+// An Event that comes again is counted by a patch of the first.
+//
+// +kubebuilder:rbac:groups=plugins.istio.io,resources=plugins/status;clusterplugins/status;consumers/status,verbs=patch
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+
 func newReporter(c client.Client, informed client.Reader, a *acceptance, e events.EventRecorder, m *metrics, log logr.Logger) *reporter {
 	r := &reporter{
 		client: c, informed: informed, accepted: a, events: e, metrics: m, log: log,

@@ -46,6 +46,11 @@ type writer struct {
 	versions map[string]string
 }
 
+// To apply is to patch, and to create what is not there yet.
+//
+// +kubebuilder:rbac:groups=networking.istio.io,namespace=istio-system,resources=envoyfilters,verbs=create;patch;update;delete
+// +kubebuilder:rbac:groups=extensions.istio.io,namespace=istio-system,resources=wasmplugins,verbs=create;patch;update;delete
+
 func newWriter(c client.Client, informed client.Reader, dry bool, m *metrics) *writer {
 	if dry {
 		c = client.NewDryRunClient(c)
