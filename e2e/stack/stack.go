@@ -42,6 +42,8 @@ type Options struct {
 	Dir string
 	// CRDs are files and folders of CustomResourceDefinitions.
 	CRDs []string
+	// APIServer are more flags of kube-apiserver.
+	APIServer []string
 	// WithoutIstiod starts the API server only.
 	WithoutIstiod bool
 	// Progress is told what happens, in short sentences; nil for nobody.
