@@ -312,7 +312,7 @@ func (u Unit) bindingsTable(n int, entries map[string]*xdsmatcher.Matcher_OnMatc
 	}
 	keys := slices.Sorted(maps.Keys(entries))
 	if len(entries) == 0 {
-		entries[noEntry] = nothing() // a map must have an entry
+		entries[NoEntry] = nothing() // a map must have an entry
 	}
 	var otherwise *xdsmatcher.Matcher_OnMatch
 	if u.DenyUnknown || u.closed[name] {
@@ -325,8 +325,8 @@ func (u Unit) bindingsTable(n int, entries map[string]*xdsmatcher.Matcher_OnMatc
 	}
 }
 
-// noEntry is no VirtualService's key and no instance's name.
-const noEntry = "-"
+// NoEntry stands in tables without entries. It is no VirtualService's key and no instance's name.
+const NoEntry = "-"
 
 // slotTables are the native filters of one slot: those without state, then those with.
 func (u Unit) slotTables(slot int, c *content) []Resource {
@@ -348,7 +348,7 @@ func (u Unit) slotTables(slot int, c *content) []Resource {
 		for i, entries := range tables {
 			keys := slices.Sorted(maps.Keys(entries))
 			if len(entries) == 0 {
-				entries[noEntry] = nothing()
+				entries[NoEntry] = nothing()
 			}
 			out = append(out, Resource{
 				Name:   u.slotTableName(kind, slot, i),

@@ -218,6 +218,21 @@ func Keep(source, earlier string) string {
 	return source
 }
 
+// Entries are the sources and shared tables in a filter's source, as text by their names, and what stands around them.
+func Entries(source string) (entries map[string]string, around string) {
+	entries = map[string]string{}
+	end := len(programHeader)
+	for s := range statements(source) {
+		_, name, _ := strings.Cut(s.key, `["`)
+		entries[strings.TrimSuffix(name, `"`)] = s.text
+		end += len(s.text)
+	}
+	if len(entries) == 0 {
+		return entries, source
+	}
+	return entries, source[end:]
+}
+
 // statement is one assignment to sources or shared, with the key that it assigns to.
 type statement struct{ key, text string }
 
