@@ -63,7 +63,7 @@ func Start(ctx context.Context, s *stack.Stack, o Options) (*Controller, error) 
 	}
 	c := &Controller{Metrics: loopback.Address(loopback.Port()), Health: loopback.Address(loopback.Port())}
 	flags := []string{
-		"controller", "--kubeconfig", o.Kubeconfig, "--istiod", s.XDS() + "=" + s.Debug(),
+		"controller", "--kubeconfig", o.Kubeconfig, "--istiod", s.XDS() + "=" + s.Debug() + "=" + s.Metrics(),
 		"--metrics-address", c.Metrics, "--health-address", c.Health, "--log-level", "debug",
 	}
 	cmd := exec.Command(o.Program, append(flags, o.Flags...)...)
@@ -91,6 +91,9 @@ func (c *Controller) Kill() { c.process.Kill() }
 
 // PID is the id of the controller's process.
 func (c *Controller) PID() int { return c.process.PID() }
+
+// Ended is closed when the controller has ended.
+func (c *Controller) Ended() <-chan struct{} { return c.process.Ended() }
 
 // LogFile holds the controller's log.
 func (c *Controller) LogFile() string { return c.process.LogFile }

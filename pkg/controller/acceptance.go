@@ -31,7 +31,8 @@ const (
 	pollLast  = 5 * time.Second
 	refresh   = 30 * time.Second
 	// A new mark is written after markAgainFirst for a gateway that has connected, or has asked for more, since the last
-	// one, then ever later up to markAgainLast; and after that for one that does not answer. Each makes istiod push.
+	// one, or has refused something, then ever later up to markAgainLast; and after that for one that does not answer. Each
+	// makes istiod push.
 	markAgainFirst = 200 * time.Millisecond
 	markAgainLast  = 30 * time.Second
 )
@@ -54,6 +55,8 @@ type acceptance struct {
 	mu       sync.Mutex
 	gateways gateways
 	known    map[string]verdict
+	// installed is when workloads got the fixed filters, until their gateways have them.
+	installed map[string]time.Time
 	// news is closed, and made anew, when known changes.
 	news chan struct{}
 	// wasm says that WasmPlugins are among the generated objects.
@@ -72,14 +75,19 @@ type verdict struct {
 func newAcceptance(i *istiod.Client, c client.Client, revision string, clk clock.Clock, log logr.Logger) *acceptance {
 	return &acceptance{
 		istiod: i, client: c, revision: revision, clock: clk, log: log,
-		wake: make(chan struct{}, 1), known: map[string]verdict{}, news: make(chan struct{}),
+		wake: make(chan struct{}, 1), known: map[string]verdict{}, installed: map[string]time.Time{}, news: make(chan struct{}),
 	}
 }
 
-// know notes which workloads there are. What the gateways of a new one have accepted is asked for.
-func (a *acceptance) know(all gateways, wasm bool) {
+// know notes which workloads there are, and which of them are fresh: about to get the fixed filters. What the gateways of a new one have accepted is asked for.
+func (a *acceptance) know(all gateways, fresh map[string]bool, wasm bool) {
 	a.mu.Lock()
 	a.gateways, a.wasm = all, wasm
+	for id := range fresh {
+		if fresh[id] {
+			a.installed[id] = a.clock.Now()
+		}
+	}
 	maps.DeleteFunc(a.known, func(id string, _ verdict) bool { _, there := all[id]; return !there })
 	var added []string
 	for id := range all {
@@ -91,14 +99,28 @@ func (a *acceptance) know(all gateways, wasm bool) {
 	a.wrote(added)
 }
 
+// expect notes what is about to be written, so that a refusal can be told whose it is.
+func (a *acceptance) expect(ctx context.Context, ids []string) {
+	if a.istiod == nil || len(ids) == 0 {
+		return
+	}
+	a.mu.Lock()
+	workloads := make([]istiod.Workload, 0, len(ids))
+	for _, id := range ids {
+		workloads = append(workloads, a.gateways[id])
+	}
+	a.mu.Unlock()
+	a.istiod.Expect(ctx, workloads...)
+}
+
 // wrote notes that something was written for workloads.
 func (a *acceptance) wrote(ids []string) {
 	if len(ids) == 0 {
 		return
 	}
-	v := istiod.Verdict{State: istiod.Pending, Message: "it has just been written"}
+	v := istiod.Verdict{State: istiod.Pending, Rest: istiod.Pending, Message: "it has just been written"}
 	if a.istiod == nil {
-		v = istiod.Verdict{State: istiod.Unknown, Message: "the controller was not told where istiod is"}
+		v = istiod.Verdict{State: istiod.Unknown, Rest: istiod.Unknown, Message: "the controller was not told where istiod is"}
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -116,13 +138,25 @@ func (a *acceptance) settled(id string) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	v := a.known[id]
-	switch v.State {
+	switch v.Rest {
 	case istiod.Accepted, istiod.NoGateway:
 		return !v.due
 	case istiod.Unknown:
 		return a.clock.Since(v.written) >= cleanAfter
 	}
 	return false
+}
+
+// installing says whether gateways of a workload are about to get the fixed filters.
+func (a *acceptance) installing(id string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	since, ok := a.installed[id]
+	if ok && (a.known[id].Rest != istiod.Pending || a.clock.Since(since) > cleanAfter) {
+		delete(a.installed, id)
+		return false
+	}
+	return ok
 }
 
 // of is what is known of a workload.
@@ -132,7 +166,7 @@ func (a *acceptance) of(id string) istiod.Verdict {
 	if v, ok := a.known[id]; ok {
 		return v.Verdict
 	}
-	return istiod.Verdict{State: istiod.Unknown, Message: "no such gateway is known"}
+	return istiod.Verdict{State: istiod.Unknown, Rest: istiod.Unknown, Message: "no such gateway is known"}
 }
 
 // settle returns when no gateway of these workloads is still on its way to what was written, or after some time.
@@ -221,7 +255,7 @@ func (a *acceptance) stuck() (again, pending bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, v := range a.known {
-		again = again || v.MarkAgain
+		again = again || v.MarkAgain || v.Rest == istiod.Rejected
 		pending = pending || v.State == istiod.Pending
 	}
 	return again, pending
@@ -283,10 +317,10 @@ func (a *acceptance) check(ctx context.Context, m *istiod.Mark) (soon bool) {
 			soon = soon || v.due
 			continue // it is gone, or the answer is about less than was written
 		}
-		changed = changed || v.State != verdicts[i].State || v.Message != verdicts[i].Message
+		changed = changed || v.State != verdicts[i].State || v.Rest != verdicts[i].Rest || v.Message != verdicts[i].Message
 		v.Verdict = verdicts[i]
 		a.known[id] = v
-		soon = soon || v.State == istiod.Pending || v.State == istiod.Unknown || v.MarkAgain
+		soon = soon || v.Rest != istiod.Accepted && v.Rest != istiod.NoGateway || v.MarkAgain
 	}
 	if changed {
 		close(a.news)

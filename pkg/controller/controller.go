@@ -31,6 +31,9 @@ const (
 	// A pass that fails is made again after retryFirst, then ever later up to retryLast.
 	retryFirst = 200 * time.Millisecond
 	retryLast  = 30 * time.Second
+	// requestTimeout bounds a request to the API server. It gives an admission webhook 10 s if nobody has said otherwise,
+	// as Istio does not for that of EnvoyFilters.
+	requestTimeout = 15 * time.Second
 	// stopTimeout bounds the end of a pass when the controller stops.
 	stopTimeout = 10 * time.Second
 )
@@ -94,23 +97,35 @@ type noWarnings struct{}
 
 func (noWarnings) HandleWarningHeaderWithContext(context.Context, int, string, string) {}
 
+// newClient writes, and reads past the informers. Unlike the manager's clients, which also watch, it waits for no answer for
+// ever: one request without an answer would hold up everything.
+func newClient(m manager.Manager) (client.Client, error) {
+	config := rest.CopyConfig(m.GetConfig())
+	config.Timeout = requestTimeout
+	return client.New(config, client.Options{Scheme: m.GetScheme(), Mapper: m.GetRESTMapper()})
+}
+
 // add puts the controller together.
 func add(m manager.Manager, o Options) error {
-	numbers := newMetrics(ctrlmetrics.Registry)
-	writer := newWriter(m.GetClient(), m.GetCache(), o.DryRun, numbers)
-	inputs, err := newInputs(m, o, writer.ours)
+	direct, err := newClient(m)
 	if err != nil {
 		return err
 	}
-	asked, err := newIstiod(o.Istiod, o.Snapshot, m.GetAPIReader())
+	numbers := newMetrics(ctrlmetrics.Registry)
+	writer := newWriter(direct, m.GetCache(), o.DryRun, numbers)
+	inputs, err := newInputs(m, direct, o, writer.ours)
+	if err != nil {
+		return err
+	}
+	asked, err := newIstiod(o.Istiod, o.Snapshot, direct)
 	if err != nil {
 		return err
 	}
 	if o.DryRun {
 		asked = nil // what was not written need not be waited for
 	}
-	accepted := newAcceptance(asked, m.GetClient(), o.Snapshot.Revision, clock.RealClock{}, o.Log.WithName("istiod"))
-	statuses := m.GetClient()
+	accepted := newAcceptance(asked, direct, o.Snapshot.Revision, clock.RealClock{}, o.Log.WithName("istiod"))
+	statuses := direct
 	if o.DryRun {
 		statuses = client.NewDryRunClient(statuses)
 	}

@@ -104,9 +104,9 @@ type inputs struct {
 	configMaps map[types.NamespacedName]*corev1.ConfigMap
 }
 
-func newInputs(m manager.Manager, o Options, ours func(client.Object) bool) (*inputs, error) {
+func newInputs(m manager.Manager, direct client.Reader, o Options, ours func(client.Object) bool) (*inputs, error) {
 	in := &inputs{
-		Reader: m.GetCache(), labelled: map[string]cache.Cache{}, api: m.GetAPIReader(), scheme: m.GetScheme(), ours: ours,
+		Reader: m.GetCache(), labelled: map[string]cache.Cache{}, api: direct, scheme: m.GetScheme(), ours: ours,
 		served: map[string]bool{}, configMaps: map[types.NamespacedName]*corev1.ConfigMap{},
 	}
 	for n := 0; len(kindsOf(n)) > 0; n++ {

@@ -25,14 +25,16 @@ const (
 	istiodService = "istiod"
 	// tlsPort is the name of the port with TLS in the Service of an Istio installation.
 	tlsPort = "https-dns"
+	// metricsPort is where every istiod serves its metrics.
+	metricsPort = "15014"
 	// rootCertificate is the ConfigMap that istiod puts into every namespace, and its key.
 	rootCertificate, rootCertificateKey = "istio-ca-root-cert", "root-cert.pem"
 )
 
 // Istiod says how istiod is asked what gateways have accepted.
 type Istiod struct {
-	// Addresses, each `host:port` of the port without TLS, or `host:port=URL` with that of its debug interface. Empty: the
-	// endpoints of the Service of Istio's control plane are asked, over TLS.
+	// Addresses, each `host:port` of the port without TLS, with `=URL` of its debug interface and another `=URL` of its
+	// metrics. Empty: the endpoints of the Service of Istio's control plane are asked, over TLS.
 	Addresses []string
 	// TokenFile holds a service account's token with the audience istio-ca, for TLS.
 	TokenFile string
@@ -75,11 +77,12 @@ func newIstiod(o Istiod, s snapshot.Options, api client.Reader) (*istiod.Client,
 func parseAddresses(texts []string) ([]istiod.Address, error) {
 	var out []istiod.Address
 	for _, text := range texts {
-		xds, debug, _ := strings.Cut(text, "=")
+		xds, urls, _ := strings.Cut(text, "=")
+		debug, metrics, _ := strings.Cut(urls, "=")
 		if _, _, err := net.SplitHostPort(xds); err != nil {
-			return nil, fmt.Errorf("%q is no address of istiod: write host:port or host:port=URL", text)
+			return nil, fmt.Errorf("%q is no address of istiod: write host:port, host:port=URL or host:port=URL=URL", text)
 		}
-		out = append(out, istiod.Address{XDS: xds, Debug: debug})
+		out = append(out, istiod.Address{XDS: xds, Debug: debug, Metrics: metrics})
 	}
 	return out, nil
 }
@@ -102,7 +105,10 @@ func endpoints(ctx context.Context, api client.Reader, namespace, service string
 			}
 			for _, e := range slice.Endpoints {
 				for _, a := range e.Addresses {
-					out = append(out, istiod.Address{XDS: net.JoinHostPort(a, strconv.Itoa(int(*port.Port)))})
+					out = append(out, istiod.Address{
+						XDS:     net.JoinHostPort(a, strconv.Itoa(int(*port.Port))),
+						Metrics: "http://" + net.JoinHostPort(a, metricsPort) + "/metrics",
+					})
 				}
 			}
 		}

@@ -9,12 +9,16 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
+	"google.golang.org/protobuf/proto"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	pluginsv1alpha1 "github.com/istio-plugins/istio-plugins/pkg/apis/plugins/v1alpha1"
 	"github.com/istio-plugins/istio-plugins/pkg/compile"
 	"github.com/istio-plugins/istio-plugins/pkg/emit"
+	"github.com/istio-plugins/istio-plugins/pkg/finding"
 	"github.com/istio-plugins/istio-plugins/pkg/istiod"
 	"github.com/istio-plugins/istio-plugins/pkg/snapshot"
 )
@@ -40,6 +44,8 @@ type outcome struct {
 	result   *compile.Result
 	// failed are the workloads for which something could not be written, with the reason.
 	failed map[string]error
+	// held are the workloads whose Wasm plugins are not written yet.
+	held map[string]bool
 }
 
 // Reconcile makes one pass over everything. There is one key, since what one object asks for may concern any gateway.
@@ -63,9 +69,10 @@ func (r *reconciler) Reconcile(ctx context.Context, _ reconcile.Request) (ctrl.R
 		r.metrics.applied(time.Since(begin), since)
 		log.FromContext(ctx).Info("gateways are being changed", "written", p.wrote, "objects", len(result.Objects), "took", time.Since(begin).Round(time.Millisecond))
 	}
-	r.publish(&outcome{snapshot: s, result: result, failed: p.failed})
-	r.unfinished.Store(p.left > 0)
-	if p.left > 0 && err == nil {
+	r.publish(&outcome{snapshot: s, result: result, failed: p.failed, held: p.held})
+	unfinished := p.left > 0 || len(p.held) > 0
+	r.unfinished.Store(unfinished)
+	if unfinished && err == nil {
 		// Where istiod cannot be asked, time must do.
 		return ctrl.Result{RequeueAfter: cleanAfter}, nil
 	}
@@ -79,6 +86,12 @@ type pass struct {
 	// there are the objects as they are, and in the course of the pass become; wanted as they should be. By keyOf.
 	there, wanted map[string]emit.Object
 	gateways      gateways
+	// suspects are what gateways may refuse, and whose it is.
+	suspects map[emit.Entry]finding.Object
+	// fresh gateways do not have the fixed filters yet.
+	fresh map[string]bool
+	// held workloads get their Wasm plugins later.
+	held map[string]bool
 	// failed workloads are left as they are: the later stages need what an earlier one could not write.
 	failed map[string]error
 	// wrote and left count objects: those that were written or deleted, and those that gateways must first let go.
@@ -91,7 +104,8 @@ type gateways map[string]istiod.Workload
 func (r *reconciler) pass(s *snapshot.Snapshot, result *compile.Result) *pass {
 	p := &pass{
 		reconciler: r, live: emit.NewLive(s.EnvoyFilters), gateways: gateways{},
-		there: map[string]emit.Object{}, wanted: map[string]emit.Object{}, failed: map[string]error{},
+		there: map[string]emit.Object{}, wanted: map[string]emit.Object{}, failed: map[string]error{}, fresh: map[string]bool{}, suspects: map[emit.Entry]finding.Object{},
+		held: map[string]bool{},
 	}
 	add := func(into map[string]emit.Object, o emit.Object) {
 		if key := keyOf(objectOf(o)); o.Name() != istiod.MarkName {
@@ -108,19 +122,78 @@ func (r *reconciler) pass(s *snapshot.Snapshot, result *compile.Result) *pass {
 		add(p.wanted, o)
 	}
 	for _, w := range result.Topology.Workloads {
-		p.gateways[w.ID] = istiod.Workload{Selector: w.Selector}
+		p.gateways[w.ID] = istiod.Workload{Selector: w.Selector, Parts: map[string]string{}}
+		_, there := p.there["EnvoyFilter/"+emit.SkeletonName(w)]
+		p.fresh[w.ID] = !there
 	}
+	p.suspect(s, result)
 	return p
+}
+
+// suspect tells what is a user's own among what gateways may refuse: Wasm plugins, and filters that are written as Envoy's
+// configuration. What is made of built-in plugins was tried. A part is named by its Plugin and its place.
+func (p *pass) suspect(s *snapshot.Snapshot, result *compile.Result) {
+	users := map[finding.Object]bool{}
+	note := func(object finding.Object, spec *pluginsv1alpha1.PluginSpec) {
+		users[object] = spec.Wasm != nil || spec.Envoy != nil
+	}
+	for _, x := range s.Plugins {
+		note(finding.Object{Kind: "Plugin", Namespace: x.Namespace, Name: x.Name}, &x.Spec)
+	}
+	for _, x := range s.ClusterPlugins {
+		note(finding.Object{Kind: "ClusterPlugin", Name: x.Name}, &x.Spec)
+	}
+	for _, o := range result.Origins {
+		if len(o.Causes) > 0 && users[o.Causes[0].Object] {
+			p.suspects[emit.Entry{Resource: o.Resource, Key: o.Entry}] = o.Causes[0].Object
+		}
+	}
+}
+
+// expect tells of the suspects that are there, or are about to be written.
+func (p *pass) expect(ctx context.Context, concerned map[string]bool, planned map[string]emit.Object) {
+	for id := range concerned {
+		clear(p.gateways[id].Parts)
+	}
+	if len(p.suspects) > 0 {
+		for key := range p.wanted {
+			o, ok := planned[key]
+			if !ok {
+				o = p.there[key]
+			}
+			if o.EnvoyFilter == nil || !concerned[workloadOf(o)] {
+				continue
+			}
+			for e, content := range emit.Entries(o) {
+				if plugin, ok := p.suspects[e]; ok {
+					p.gateways[workloadOf(o)].Parts[partOf(plugin)+e.Resource+" "+e.Key] = digest(content)
+				}
+			}
+		}
+	}
+	p.accepted.expect(ctx, slices.Sorted(maps.Keys(concerned)))
+}
+
+// partOf begins the names of a Plugin's parts.
+func partOf(plugin finding.Object) string { return plugin.String() + " " }
+
+func digest(m proto.Message) string {
+	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		panic(err) // it was built here
+	}
+	return fmt.Sprintf("%016x", xxhash.Sum64(raw))
 }
 
 // run goes through the stages.
 func (p *pass) run(ctx context.Context) error {
-	p.accepted.know(p.gateways, p.hasWasmPlugins())
+	p.accepted.know(p.gateways, p.fresh, p.hasWasmPlugins())
 	if prepared := p.apply(ctx, emit.Prepare); len(prepared) > 0 {
 		p.accepted.wrote(prepared)
 		// Where the fixed filters are not there yet, nothing asks for the tables.
-		p.accepted.settle(ctx, slices.DeleteFunc(prepared, func(id string) bool { return !p.filtersIn(id) }))
+		p.accepted.settle(ctx, slices.DeleteFunc(prepared, func(id string) bool { return p.fresh[id] }))
 	}
+	clear(p.held)
 	p.accepted.wrote(p.apply(ctx, emit.Switch))
 	p.accepted.wrote(p.apply(ctx, emit.Clean))
 	p.prune(ctx)
@@ -144,8 +217,17 @@ func (p *pass) hasWasmPlugins() bool {
 func (p *pass) apply(ctx context.Context, stage emit.Stage) []string {
 	ranks := map[int][]emit.Object{}
 	for _, key := range slices.Sorted(maps.Keys(p.wanted)) {
-		o, due := p.live.At(stage, p.wanted[key])
-		id := workloadOf(p.wanted[key])
+		wanted := p.wanted[key]
+		id := workloadOf(wanted)
+		if p.fresh[id] || p.accepted.installing(id) {
+			// A gateway asks for everything at once when it gets the filters, one by one, and a refusal is lost among the
+			// answers. Wasm plugins come when it is done.
+			without, some := emit.WithoutModules(wanted)
+			if wanted = without; some {
+				p.held[id] = true
+			}
+		}
+		o, due := p.live.At(stage, wanted)
 		if !due || p.failed[id] != nil {
 			continue
 		}
@@ -158,7 +240,15 @@ func (p *pass) apply(ctx context.Context, stage emit.Stage) []string {
 		}
 		ranks[emit.Rank(o)] = append(ranks[emit.Rank(o)], o)
 	}
-	concerned := map[string]bool{}
+	concerned, planned := map[string]bool{}, map[string]emit.Object{}
+	for _, objects := range ranks {
+		for _, o := range objects {
+			concerned[workloadOf(o)] = true
+			planned[keyOf(objectOf(o))] = o
+		}
+	}
+	p.expect(ctx, concerned, planned)
+	clear(concerned)
 	for _, rank := range slices.Sorted(maps.Keys(ranks)) {
 		objects := slices.DeleteFunc(ranks[rank], func(o emit.Object) bool { return p.failed[workloadOf(o)] != nil })
 		failed := p.writer.write(ctx, objects)
@@ -173,16 +263,6 @@ func (p *pass) apply(ctx context.Context, stage emit.Stage) []string {
 		}
 	}
 	return slices.Sorted(maps.Keys(concerned))
-}
-
-// filtersIn says whether gateways of a workload have the fixed filters.
-func (p *pass) filtersIn(id string) bool {
-	for _, o := range p.there {
-		if workloadOf(o) == id && emit.Rank(o) == emit.RankFilters {
-			return true
-		}
-	}
-	return false
 }
 
 // prune deletes what nothing wants any more, and no gateway can still ask for: tables, then bindings, then the fixed

@@ -111,7 +111,9 @@ func (r *reporter) run(ctx context.Context) error {
 }
 
 func (r *reporter) report(ctx context.Context, o *outcome) error {
-	state := func(id string) gatewayState { return gatewayState{Verdict: r.accepted.of(id), failed: o.failed[id]} }
+	state := func(id string) gatewayState {
+		return gatewayState{Verdict: r.accepted.of(id), failed: o.failed[id], held: o.held[id]}
+	}
 	states := map[string]int{}
 	for _, w := range o.result.Topology.Workloads {
 		states[string(state(w.ID).State)]++

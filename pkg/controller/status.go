@@ -26,6 +26,17 @@ const (
 type gatewayState struct {
 	istiod.Verdict
 	failed error
+	// held says that its Wasm plugins are not written yet.
+	held bool
+}
+
+// about is what is known of a gateway as far as it concerns a Plugin: another one that is refused does not.
+func (g gatewayState) about(plugin finding.Object) gatewayState {
+	blamed := slices.ContainsFunc(g.Blamed, func(part string) bool { return strings.HasPrefix(part, partOf(plugin)) })
+	if len(g.Blamed) > 0 && !blamed {
+		g.State = g.Rest
+	}
+	return g
 }
 
 // pluginStatus is the status of a Plugin that was seen with this spec and generation. Accepted rests on the compilation,
@@ -41,7 +52,13 @@ func pluginStatus(spec *pluginsv1alpha1.PluginSpec, generation int64, before plu
 		Conditions:         slices.Clone(before.Conditions),
 	}
 	acceptedCondition := acceptedOf(u.Findings, "the plugin can be used"+unavailable(u))
-	for _, c := range []metav1.Condition{acceptedCondition, programmed(spec, u, acceptedCondition, gateways)} {
+	now := programmed(spec, u, acceptedCondition, gateways)
+	// Most of what is on its way to gateways is of other Plugins. What is known of this generation holds until they answer.
+	known := meta.FindStatusCondition(before.Conditions, pluginsv1alpha1.ConditionProgrammed)
+	if now.Reason == "Pending" && known != nil && known.ObservedGeneration == generation && (known.Reason == "Programmed" || known.Reason == "Rejected") {
+		now = *known
+	}
+	for _, c := range []metav1.Condition{acceptedCondition, now} {
 		c.ObservedGeneration = generation
 		c.Message = c.Message[:min(len(c.Message), maxMessage)]
 		meta.SetStatusCondition(&status.Conditions, c)
@@ -105,7 +122,7 @@ func programmed(spec *pluginsv1alpha1.PluginSpec, u compile.PluginUse, accepted 
 	var worst *gatewayState
 	connected := 0
 	for _, id := range u.Workloads {
-		g := gateways(id)
+		g := gateways(id).about(u.Object)
 		connected += len(g.Gateways)
 		if worst == nil || severity(g) > severity(*worst) {
 			worst = &g
@@ -119,7 +136,9 @@ func programmed(spec *pluginsv1alpha1.PluginSpec, u compile.PluginUse, accepted 
 	case worst.failed != nil:
 		return condition(metav1.ConditionFalse, "WriteFailed", fmt.Sprintf("gateways run an older state: %v", worst.failed))
 	case worst.State == istiod.Rejected:
-		return condition(metav1.ConditionFalse, "Rejected", worst.Message)
+		return condition(metav1.ConditionFalse, "Rejected", worst.Message+"; gateways keep what they had, and refuse the requests of routes that are new; correct the Plugin")
+	case worst.held && spec.Wasm != nil:
+		return condition(metav1.ConditionFalse, "Pending", "it comes when the gateways have the fixed filters that run plugins")
 	case worst.State == istiod.Pending:
 		return condition(metav1.ConditionFalse, "Pending", worst.Message)
 	case worst.State == istiod.Unknown:
@@ -140,6 +159,9 @@ func plural(n int, one, many string) string {
 func severity(g gatewayState) int {
 	if g.failed != nil {
 		return 10
+	}
+	if g.held {
+		return 4
 	}
 	return map[istiod.State]int{istiod.Rejected: 5, istiod.Pending: 4, istiod.Unknown: 3, istiod.NoGateway: 2, istiod.Accepted: 1}[g.State]
 }

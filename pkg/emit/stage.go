@@ -11,6 +11,7 @@ import (
 	networkingv1alpha3 "istio.io/client-go/pkg/apis/networking/v1alpha3"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/istio-plugins/istio-plugins/pkg/dispatch"
 	"github.com/istio-plugins/istio-plugins/pkg/lua"
 )
 
@@ -139,6 +140,7 @@ const (
 	configField = "typed_config"
 	typeField   = "@type"
 	denyType    = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"
+	wasmType    = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm"
 )
 
 // keep is the value of a resource with what only the live one has, and about how many bytes that adds. Where nothing
@@ -263,3 +265,54 @@ func Rank(o Object) int {
 
 // WorkloadID is the workload that an object is for.
 func WorkloadID(labels map[string]string) string { return labels[workloadLabel] }
+
+// Entry is one thing that gateways may refuse: a Wasm plugin of a pool, without a key, or a filter of a table.
+type Entry struct{ Resource, Key string }
+
+// Entries are the Wasm plugins and native filters of an object, with their content.
+func Entries(o Object) map[Entry]*structpb.Value {
+	out := map[Entry]*structpb.Value{}
+	if o.EnvoyFilter == nil {
+		return out
+	}
+	for _, p := range o.EnvoyFilter.Spec.ConfigPatches {
+		value := p.GetPatch().GetValue()
+		name := resourceName(p)
+		switch config := typed(value); {
+		case p.ApplyTo != networking.EnvoyFilter_EXTENSION_CONFIG || isBindings(name):
+		case config[typeField].GetStringValue() == wasmType:
+			out[Entry{Resource: name}] = structpb.NewStructValue(value)
+		default:
+			for key, v := range tableOf(config) {
+				out[Entry{name, key}] = v
+			}
+		}
+	}
+	return out
+}
+
+// WithoutModules is an object with free places where it has Wasm plugins, and whether it has any.
+func WithoutModules(o Object) (Object, bool) {
+	if o.EnvoyFilter == nil || !slices.ContainsFunc(o.EnvoyFilter.Spec.ConfigPatches, isModule) {
+		return o, false
+	}
+	out := o
+	out.EnvoyFilter = &networkingv1alpha3.EnvoyFilter{TypeMeta: o.EnvoyFilter.TypeMeta, ObjectMeta: o.EnvoyFilter.ObjectMeta}
+	spec := &out.EnvoyFilter.Spec
+	spec.Priority, spec.WorkloadSelector = o.EnvoyFilter.Spec.Priority, o.EnvoyFilter.Spec.WorkloadSelector
+	structs := newStructWriter()
+	for _, p := range o.EnvoyFilter.Spec.ConfigPatches {
+		if isModule(p) {
+			p = &networking.EnvoyFilter_EnvoyConfigObjectPatch{
+				ApplyTo: p.ApplyTo, Match: p.Match,
+				Patch: &networking.EnvoyFilter_Patch{Operation: p.GetPatch().GetOperation(), Value: structs.extension(resourceName(p), dispatch.DenyAll())},
+			}
+		}
+		spec.ConfigPatches = append(spec.ConfigPatches, p)
+	}
+	return out, true
+}
+
+func isModule(p *networking.EnvoyFilter_EnvoyConfigObjectPatch) bool {
+	return typed(p.GetPatch().GetValue())[typeField].GetStringValue() == wasmType
+}

@@ -108,6 +108,7 @@ func (m *memory) revise(w Workload, v Verdict, written map[string]string) Verdic
 	defer m.mu.Unlock()
 	key := w.key()
 	r := m.refused[key]
+	v.Rest = v.State
 	if v.State == Accepted && !slices.ContainsFunc(v.Gateways, func(g Gateway) bool { return slices.Contains(r.gateways, g.Name) }) {
 		r = refusal{}
 	}

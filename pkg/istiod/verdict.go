@@ -44,6 +44,8 @@ type Verdict struct {
 	// Write one, too, where the state is Pending for very long: istiod merges pushes when it is busy, and then may
 	// have told the probe of the mark later than a gateway that now has nothing more to acknowledge.
 	MarkAgain bool
+	// Rest is the state of all that is not Blamed.
+	Rest State
 	// Blamed are the names of the parts among which is what was refused, sorted.
 	Blamed []string
 	// Gateways of the workload, sorted by name.

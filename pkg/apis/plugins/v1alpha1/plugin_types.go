@@ -303,11 +303,14 @@ const (
 	// Reasons when False: the reason of the finding that makes it unusable (see package finding), for example InvalidConfig.
 	// Traffic when False: routes that name it answer 503, or skip it if its failurePolicy is FailOpen.
 	ConditionAccepted = "Accepted"
-	// ConditionProgrammed says whether the gateways run the current generation.
+	// ConditionProgrammed says whether the gateways run the current generation, by what istiod says of them.
 	//
-	// Reasons when True: Programmed.
-	// Reasons when False: NotAccepted, Rejected (a gateway refused it; the message is the gateway's own), Pending.
-	// Reasons when Unknown: NoEvidence (istiod could not be asked), NoGateway.
+	// Reasons when True: Programmed (every connected gateway that should run it has accepted it).
+	// Reasons when False: NotAccepted (see Accepted), Pending (some gateway has not answered yet; what was known of this
+	// generation before holds until it does), Rejected (a gateway refused it; the message is the gateway's own),
+	// WriteFailed (the generated objects could not be written).
+	// Reasons when Unknown: NotAttached (no route runs it), NoGateway (none is connected), NoEvidence (istiod could not be
+	// asked, or does not tell).
 	ConditionProgrammed = "Programmed"
 )
 
