@@ -5,6 +5,7 @@ package controller
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -37,6 +38,8 @@ type Options struct {
 	Kubeconfig string
 	// Flags besides those that say where things are.
 	Flags []string
+	// Webhooks are asked by the API server.
+	Webhooks bool
 	// Dir is an existing folder for the log.
 	Dir string
 	// Detached controllers live on when this program ends.
@@ -65,6 +68,16 @@ func Start(ctx context.Context, s *stack.Stack, o Options) (*Controller, error) 
 	flags := []string{
 		"controller", "--kubeconfig", o.Kubeconfig, "--istiod", s.XDS() + "=" + s.Debug() + "=" + s.Metrics(),
 		"--metrics-address", c.Metrics, "--health-address", c.Health, "--log-level", "debug",
+	}
+	if o.Webhooks {
+		address := loopback.Address(loopback.Port())
+		host, port, err := net.SplitHostPort(address)
+		if err != nil {
+			return nil, err
+		}
+		flags = append(flags, "--webhook-url", "https://"+address, "--webhook-host", host, "--webhook-port", port)
+	} else {
+		flags = append(flags, "--webhooks=false")
 	}
 	cmd := exec.Command(o.Program, append(flags, o.Flags...)...)
 	// Wherever the test runs, this is not a pod.

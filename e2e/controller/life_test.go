@@ -353,4 +353,3 @@ func watchStatuses(t *testing.T, b *controller.Bed, host string) func() map[int]
 		return seen
 	}
 }
-

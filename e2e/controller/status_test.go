@@ -188,3 +188,54 @@ func masked(text string) string {
 	}
 	return text
 }
+
+// TestWebhooks: with them the API server refuses what is wrong at the moment of writing, in the words that every command
+// has for it, and nothing of it reaches a gateway. They never stand in the way of Istio: without the controller
+// everything can be written.
+func TestWebhooks(t *testing.T) {
+	b := newBed(t)
+	c, err := b.StartWith(t.Context(), controller.Options{Webhooks: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Stop)
+	apply(t, b, controller.Route("limit", ""))
+	const wrong = `
+apiVersion: plugins.istio.io/v1alpha1
+kind: Plugin
+metadata: {name: wrong, namespace: shop}
+spec: {builtin: rate-limiting, config: {minute: many}}
+`
+	refused(t, b, wrong, "spec.config.minute: must be an integer, not a string")
+	refused(t, b, controller.Route("limit", "[{name: cors, rutes: [api]}]"), `unknown field "rutes", did you mean "routes"?`)
+	apply(t, b, controller.Route("limit", "key-auth"))
+	await(t, b, "limit.test", http.StatusUnauthorized)
+	// What is gone cannot refuse.
+	c.Kill()
+	apply(t, b, wrong)
+	apply(t, b, controller.Route("limit", "[{name: cors, rutes: [api]}]"))
+	// And what was stored meanwhile is survived, and told.
+	c, err = b.StartWith(t.Context(), controller.Options{Webhooks: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Stop)
+	await(t, b, "limit.test", http.StatusServiceUnavailable)
+	awaitConditions(t, b, map[string]string{"wrong": "False InvalidConfig, False NotAccepted"})
+}
+
+func refused(t *testing.T, b *controller.Bed, text, want string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), settleTimeout)
+	defer cancel()
+	for {
+		// The API server learns of new webhooks a moment after they are there.
+		err := b.Apply(ctx, text)
+		if err != nil && strings.Contains(err.Error(), want) {
+			return
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("the API server says %v, not %q", err, want)
+		}
+	}
+}

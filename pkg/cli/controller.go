@@ -24,6 +24,8 @@ func newController() *cobra.Command {
 	var kube connection
 	var o controller.Options
 	var level, format string
+	var webhooks controller.Webhooks
+	var withWebhooks bool
 	cmd := &cobra.Command{
 		Use:   "controller",
 		Short: "Keep a cluster's gateways running the plugins of their routes",
@@ -37,7 +39,7 @@ It runs in a cluster, or outside with a kubeconfig.`,
   istio-plugins controller --leader-elect
 
   # on a laptop, to see what it would do
-  istio-plugins controller --context staging --dry-run --log-level debug
+  istio-plugins controller --context staging --dry-run --webhooks=false --log-level debug
 
   # with an istiod that is reached without TLS, by kubectl port-forward
   istio-plugins controller --istiod 127.0.0.1:15010=http://127.0.0.1:8080=http://127.0.0.1:15014/metrics`,
@@ -58,7 +60,9 @@ It runs in a cluster, or outside with a kubeconfig.`,
 			if o.Namespace == "" {
 				o.Namespace = ownNamespace(o.Snapshot.RootNamespace)
 			}
-			o.Log = log
+			if o.Log = log; withWebhooks {
+				o.Webhooks = &webhooks
+			}
 			ctrl.SetLogger(log)
 			klog.SetLogger(log)
 			return controller.Run(ctrl.SetupSignalHandler(), config, o)
@@ -71,6 +75,10 @@ It runs in a cluster, or outside with a kubeconfig.`,
 	f.BoolVar(&o.DryRun, "dry-run", false, "let the API server judge every write, and keep none")
 	f.StringSliceVar(&o.Istiod.Addresses, "istiod", nil, "host:port of each istiod without TLS, with =URL of its debug interface and =URL of its metrics; the endpoints of its Service, with TLS, if not given")
 	f.StringVar(&o.Istiod.TokenFile, "istiod-token-file", istiodTokenFile, "service account token with the audience istio-ca")
+	f.BoolVar(&withWebhooks, "webhooks", true, "refuse wrong Plugins and annotations when they are written")
+	f.StringVar(&webhooks.Host, "webhook-host", "", "address to listen on for the API server; all if not given")
+	f.IntVar(&webhooks.Port, "webhook-port", 9443, "port to listen on for the API server")
+	f.StringVar(&webhooks.URL, "webhook-url", "", "URL at which the API server reaches the webhooks, outside of a cluster; the installed Service if not given")
 	f.BoolVar(&o.LeaderElection, "leader-elect", false, "let one of several replicas work")
 	f.StringVar(&o.Namespace, "namespace", "", "namespace of the controller itself; its own in a cluster, the root namespace outside")
 	f.StringVar(&o.MetricsAddress, "metrics-address", "", "address for Prometheus metrics, for example :8080; none if empty")

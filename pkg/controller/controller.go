@@ -23,6 +23,7 @@ import (
 
 	"github.com/istio-plugins/istio-plugins/pkg/cluster"
 	"github.com/istio-plugins/istio-plugins/pkg/snapshot"
+	"github.com/istio-plugins/istio-plugins/pkg/webhook"
 )
 
 const (
@@ -47,6 +48,9 @@ type Options struct {
 	DryRun bool
 	Istiod Istiod
 
+	// Webhooks are switched off by nil.
+	Webhooks *Webhooks
+
 	// LeaderElection lets one of several replicas work; its Lease is in Namespace.
 	LeaderElection bool
 	// Namespace of the controller itself.
@@ -54,6 +58,15 @@ type Options struct {
 	// Addresses to listen on, each empty for not at all.
 	MetricsAddress, HealthAddress, PprofAddress string
 	Log                                         logr.Logger
+}
+
+// Webhooks say where the admission webhooks are reached.
+type Webhooks struct {
+	// URL, for a controller outside of the cluster; the Service that is installed with the controller if it is empty.
+	URL string
+	// Host and Port to listen on; all addresses if Host is empty.
+	Host string
+	Port int
 }
 
 // The Lease is installed with the controller. Who gets it says so in an Event.
@@ -128,6 +141,14 @@ func add(m manager.Manager, o Options) error {
 	statuses := direct
 	if o.DryRun {
 		statuses = client.NewDryRunClient(statuses)
+	}
+	if w := o.Webhooks; w != nil && !o.DryRun {
+		err := webhook.Add(m, webhook.Options{
+			Namespace: o.Namespace, URL: w.URL, Host: w.Host, Port: w.Port, Namespaces: o.Namespaces, Reader: inputs, Snapshot: o.Snapshot,
+		})
+		if err != nil {
+			return err
+		}
 	}
 	reporter := newReporter(statuses, m.GetCache(), accepted, m.GetEventRecorder(name), numbers, o.Log.WithName("report"))
 
