@@ -15,6 +15,7 @@ const module = "github.com/istio-plugins/istio-plugins/"
 var arrows = map[string][]string{
 	"pkg/config":          {},
 	"pkg/finding":         {},
+	"pkg/internal/memo":   {},
 	"pkg/part":            {"pkg/config"},
 	"pkg/annotation":      {"pkg/config", "pkg/finding"},
 	"pkg/snapshot":        {"pkg/apis/plugins/v1alpha1", "pkg/finding"},
@@ -26,10 +27,10 @@ var arrows = map[string][]string{
 	"pkg/topology":        {"pkg/finding", "pkg/snapshot"},
 	"pkg/resolve":         {"pkg/annotation", "pkg/apis/plugins/v1alpha1", "pkg/config", "pkg/finding", "pkg/snapshot"},
 	"pkg/mechanism":       {"pkg/apis/plugins/v1alpha1", "pkg/catalog/builtin", "pkg/config", "pkg/envoy", "pkg/finding", "pkg/lua", "pkg/part"},
-	"pkg/dispatch":        {"pkg/envoy", "pkg/lua", "pkg/part"},
-	"pkg/emit":            {"pkg/dispatch", "pkg/lua", "pkg/snapshot", "pkg/topology"},
+	"pkg/dispatch":        {"pkg/envoy", "pkg/internal/memo", "pkg/lua", "pkg/part"},
+	"pkg/emit":            {"pkg/dispatch", "pkg/internal/memo", "pkg/lua", "pkg/snapshot", "pkg/topology"},
 	"pkg/compile": {
-		"pkg/annotation", "pkg/catalog", "pkg/config", "pkg/consumer", "pkg/dispatch", "pkg/emit", "pkg/finding", "pkg/lua",
+		"pkg/annotation", "pkg/catalog", "pkg/config", "pkg/consumer", "pkg/dispatch", "pkg/emit", "pkg/finding", "pkg/internal/memo", "pkg/lua",
 		"pkg/mechanism", "pkg/part", "pkg/resolve", "pkg/snapshot", "pkg/topology",
 	},
 	"pkg/explain": {"pkg/annotation", "pkg/apis/plugins/v1alpha1", "pkg/catalog", "pkg/catalog/builtin", "pkg/compile", "pkg/config", "pkg/finding", "pkg/mechanism", "pkg/resolve", "pkg/snapshot", "pkg/topology"},

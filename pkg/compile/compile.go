@@ -30,7 +30,7 @@ func Compile(s *snapshot.Snapshot) *Result {
 		options:  options,
 		topology: topology.Build(s),
 		library:  resolve.NewLibrary(s, catalog.Names()),
-		notes:    resolve.NewNotes(),
+		notes:    &resolve.Notes{},
 		levels:   map[finding.Object]*resolve.Level{},
 
 		gatewayChains: map[*topology.Gateway]resolve.Chain{},

@@ -25,7 +25,7 @@ func (c *compiler) workload(w *topology.Workload, services []*service, bound map
 	unit := dispatch.Unit{Workload: w.ID, DenyUnknown: deny, Pool: pool}
 	for _, sv := range services {
 		if deny || !sv.plain {
-			unit.Bindings = append(unit.Bindings, sv.binding)
+			unit.Bindings = append(unit.Bindings, &sv.binding)
 		}
 	}
 	known := len(unit.Bindings)
@@ -54,17 +54,17 @@ func (c *compiler) workload(w *topology.Workload, services []*service, bound map
 
 // strangers are VirtualServices that only another workload's filters know, on pods that may have both. Where unknown
 // ones are denied, these must be known here, too.
-func strangers(w *topology.Workload, services []*service, bound map[*topology.Workload][]*service) []dispatch.Binding {
+func strangers(w *topology.Workload, services []*service, bound map[*topology.Workload][]*service) []*dispatch.Binding {
 	known := map[string]bool{}
 	for _, sv := range services {
 		known[sv.binding.Key] = true
 	}
-	var out []dispatch.Binding
+	var out []*dispatch.Binding
 	for _, other := range w.Overlapping {
 		for _, sv := range bound[other] {
 			if !known[sv.binding.Key] {
 				known[sv.binding.Key] = true
-				out = append(out, dispatch.Binding{Key: sv.binding.Key})
+				out = append(out, &dispatch.Binding{Key: sv.binding.Key})
 			}
 		}
 	}
@@ -184,9 +184,9 @@ func uses(r *dispatch.Run, entries map[string]bool) bool {
 
 // rebind takes the bindings anew after runs were refused.
 func (c *compiler) rebind(unit *dispatch.Unit, services []*service) {
-	now := make(map[string]dispatch.Binding, len(services))
+	now := make(map[string]*dispatch.Binding, len(services))
 	for _, sv := range services {
-		now[sv.binding.Key] = sv.binding
+		now[sv.binding.Key] = &sv.binding
 	}
 	for i, b := range unit.Bindings {
 		if n, ok := now[b.Key]; ok {

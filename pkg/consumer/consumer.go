@@ -48,7 +48,10 @@ func New(s *snapshot.Snapshot) (*Index, []finding.Finding) {
 		}
 	}
 	findings = append(findings, dropConflicts(entries)...)
-	return newIndex(entries, s.ReferenceGrants), finding.Sort(findings)
+	ix := newIndex(entries, s.ReferenceGrants)
+	ix.made = snapshot.Snapshot{Consumers: s.Consumers, Secrets: s.Secrets, ReferenceGrants: s.ReferenceGrants}
+	ix.findings = finding.Sort(findings)
+	return ix, ix.findings
 }
 
 // Unused finds the credential Secrets that no Consumer of their namespace names. Those with Kong's label alone may serve

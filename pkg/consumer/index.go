@@ -2,6 +2,7 @@ package consumer
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -10,6 +11,8 @@ import (
 
 	pluginsv1alpha1 "github.com/istio-plugins/istio-plugins/pkg/apis/plugins/v1alpha1"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
+	"github.com/istio-plugins/istio-plugins/pkg/finding"
+	"github.com/istio-plugins/istio-plugins/pkg/snapshot"
 )
 
 // The number of credentials of one type that one plugin reads. Each costs about 150 bytes in a generated object, of
@@ -21,6 +24,10 @@ const (
 
 // Index answers who may authenticate in a namespace. It may be used by several goroutines at once.
 type Index struct {
+	// made is the snapshot it was made of, as far as it was read, findings what is wrong with that.
+	made     snapshot.Snapshot
+	findings []finding.Finding
+
 	namespaces map[string][]*entry
 	grants     map[grantKey]granted
 
@@ -44,6 +51,22 @@ func newIndex(entries []*entry, grants []*gatewayv1.ReferenceGrant) *Index {
 		ix.namespaces[e.object.Namespace] = append(ix.namespaces[e.object.Namespace], e)
 	}
 	return ix
+}
+
+// Next is New of a later snapshot, and the same Index where nothing has changed. It may be called on nil.
+func (ix *Index) Next(s *snapshot.Snapshot) (*Index, []finding.Finding) {
+	if ix != nil &&
+		snapshot.SameObjects(ix.made.Consumers, s.Consumers, sameConsumer) &&
+		snapshot.SameObjects(ix.made.Secrets, s.Secrets, snapshot.Same) &&
+		snapshot.SameObjects(ix.made.ReferenceGrants, s.ReferenceGrants, snapshot.Same) {
+		return ix, ix.findings
+	}
+	return New(s)
+}
+
+// sameConsumer does not compare the status, with which an object's version changes, too.
+func sameConsumer(a, b *pluginsv1alpha1.Consumer) bool {
+	return snapshot.Same(a, b) || identity(a.ObjectMeta) == identity(b.ObjectMeta) && reflect.DeepEqual(a.Spec, b.Spec)
 }
 
 // In implements builtin.Consumers. Problems have the path of the field consumers_from, or none.

@@ -160,11 +160,12 @@ func TestPoolIsFull(t *testing.T) {
 func unit() Unit {
 	pool, _ := NewPool(map[string]part.Wasm{"tag": {URL: "file:///tag"}}, Numbers{}, secretName)
 	u := Unit{Workload: "w", Pool: pool}
+	shared := []Placed{native(1, part.Stateless, "0"), native(1, part.Stateless, "1"), native(1, part.Stateless, "2")}
 	for i := range 40 {
-		u.Bindings = append(u.Bindings, Binding{
+		u.Bindings = append(u.Bindings, &Binding{
 			Key: fmt.Sprintf("/apis/%d", i),
 			Routes: Routes{
-				Default: Run{Parts: []Placed{native(1, part.Stateless, fmt.Sprint(i%3))}},
+				Default: Run{Parts: shared[i%3 : i%3+1]},
 				Named: map[string]Run{
 					"wasm":    {Parts: []Placed{{Part: part.Wasm{URL: "file:///tag"}, Name: "tag"}, luaPart("return {}")}},
 					"refused": {Refused: true, Plugin: "100%"},

@@ -121,8 +121,8 @@ func byHash(input *xdscore.TypedExtensionConfig, n int, leaf func(i int) *xdsmat
 	return between(0, n)
 }
 
-// table is a composite filter that runs what the matcher finds, and nothing where it finds nothing.
-func table(m *xdsmatcher.Matcher) proto.Message {
+// withMatcher is a composite filter that runs what the matcher finds, and nothing where it finds nothing.
+func withMatcher(m *xdsmatcher.Matcher) proto.Message {
 	return &matching.ExtensionWithMatcher{
 		ExtensionConfig: &core.TypedExtensionConfig{
 			Name:        "envoy.filters.http.composite",

@@ -113,6 +113,11 @@ func (p *Pool) value(identity string) string {
 
 func (n numbered) prefix(i int) string { return fmt.Sprintf("%s%d.", n.letter, i) }
 
+// numbersAs says whether both pools give the same numbers.
+func (p *Pool) numbersAs(q *Pool) bool {
+	return maps.Equal(p.open.number, q.open.number) && maps.Equal(p.secret.number, q.secret.number)
+}
+
 // Numbers are what a later emission must know; nothing for a pool as small as any.
 func (p *Pool) Numbers() Numbers {
 	n := Numbers{Open: p.open.number, Secret: p.secret.number, SecretPlaces: p.secret.size}

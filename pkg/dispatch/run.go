@@ -35,17 +35,18 @@ type Placed struct {
 	// Name that the part has on the gateway: Instance for a native filter, the source's for Lua. A Wasm plugin's tells it
 	// from others, and stays the same when the plugin's own config is edited.
 	Name string
-	// Key is equal for equal Lua parts, within one compilation; it saves writing their chains again.
+	// Key tells Lua parts apart: where it is equal, so is the part, as long as a Memory lives. It saves writing their chains
+	// and sources again.
 	Key string
 }
 
 // value is what a slot holds.
 type value struct {
 	text string
-	// native is set for the kinds n and s, luaParts for l, wasm for w and p.
+	// native is set for the kinds n and s, lua for l.
 	native   proto.Message
 	stateful bool
-	luaParts []part.Lua
+	lua      []Placed
 }
 
 // SlotsNeeded is how many slots a run takes.
@@ -106,8 +107,10 @@ func (r Run) values(pool *Pool, chains map[string][]value) []value {
 			}
 			known, ok := chains[key]
 			if !ok {
+				left := run
 				for _, shared := range lua.Slots(luaParts(run)) {
-					known = append(known, luaValue(shared))
+					known = append(known, luaValue(left[:len(shared)]))
+					left = left[len(shared):]
 				}
 				chains[key] = known
 			}
@@ -125,12 +128,12 @@ func luaParts(run []Placed) []part.Lua {
 	return out
 }
 
-func luaValue(parts []part.Lua) value {
-	entries := make([]lua.Entry, len(parts))
-	for i, p := range parts {
+func luaValue(run []Placed) value {
+	entries := make([]lua.Entry, len(run))
+	for i, p := range luaParts(run) {
 		entries[i] = lua.EntryOf(p)
 	}
-	return value{text: lua.Chain(entries), luaParts: parts}
+	return value{text: lua.Chain(entries), lua: run}
 }
 
 // Instance is the name of a native filter in its tables. It says whose the filter is, not what it holds: an edit of its

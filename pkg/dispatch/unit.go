@@ -3,8 +3,6 @@ package dispatch
 import (
 	"fmt"
 	"iter"
-	"maps"
-	"slices"
 
 	"github.com/cespare/xxhash/v2"
 	xdsmatcher "github.com/cncf/xds/go/xds/type/matcher/v3"
@@ -17,12 +15,10 @@ import (
 	filterwasm "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/wasm/v3"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/istio-plugins/istio-plugins/pkg/envoy"
 	"github.com/istio-plugins/istio-plugins/pkg/lua"
-	"github.com/istio-plugins/istio-plugins/pkg/part"
 )
 
-// Binding is what the routes of one VirtualService run.
+// Binding is what the routes of one VirtualService run. It is not modified once it was compiled.
 type Binding struct {
 	// Key is the VirtualService's, as in the metadata of its routes.
 	Key string
@@ -59,7 +55,7 @@ var (
 type Unit struct {
 	// Workload names the gateway, Name the unit in it; empty for the gateway's own.
 	Workload, Name string
-	Bindings       []Binding
+	Bindings       []*Binding
 	// DenyUnknown answers 503 for VirtualServices that are not in Bindings.
 	DenyUnknown bool
 	Pool        *Pool
@@ -155,49 +151,27 @@ type Filter struct {
 	Config proto.Message
 }
 
-// content is what the values of all runs add up to, by slot.
-type content struct {
-	native [MaxSlots + 2]map[string]value
-	lua    [MaxSlots + 2]map[string]part.Lua // by source and shared tables
-	inUse  [MaxSlots + 2]bool                // the Lua runtime is needed, if only to refuse
-	// runs and chains remember what is equal for many routes: how a run's slots are set, and Lua values by the parts' keys.
-	runs   map[string]*xdsmatcher.Matcher_OnMatch
-	chains map[string][]value
-	// filters are the native filters where they are used; those that differ in their owner only share one.
-	filters map[proto.Message]*xdsmatcher.Matcher_OnMatch
-}
-
-// addLua keeps one part for each source with each set of shared tables, which is all that a runtime needs to know.
-func (c *content) addLua(slot int, parts []part.Lua) {
-	if c.lua[slot] == nil {
-		c.lua[slot] = map[string]part.Lua{}
-	}
-	for _, p := range parts {
-		key := p.SourceID
-		for _, s := range lua.NewProgram(p).Shared {
-			key += " " + s.Name
-		}
-		c.lua[slot][key] = p
-	}
-}
-
 // Compile lays a unit out. Every run must fit (SlotsNeeded), and every Wasm plugin must have a number.
-func (u Unit) Compile() Compiled {
-	c := &content{
-		runs:    map[string]*xdsmatcher.Matcher_OnMatch{},
-		chains:  map[string][]value{},
-		filters: map[proto.Message]*xdsmatcher.Matcher_OnMatch{},
-	}
-	entries := make([]map[string]*xdsmatcher.Matcher_OnMatch, u.tables().Bindings)
+func (u Unit) Compile() Compiled { return new(Memory).Compile(u) }
+
+// Compile lays a unit of the memory's workload out.
+func (m *Memory) Compile(u Unit) Compiled {
+	m.know(u.Pool)
+	c := newContent()
+	entries := make([]table, u.tables().Bindings)
 	for i := range entries {
-		entries[i] = map[string]*xdsmatcher.Matcher_OnMatch{}
+		entries[i] = make(table, len(u.Bindings)/len(entries)+1)
 	}
 	for _, b := range u.Bindings {
-		entries[u.BindingsTable(b.Key)][b.Key] = u.binding(b, c)
+		l := m.lay(u, b)
+		entries[u.BindingsTable(b.Key)][b.Key] = l.match
+		for _, r := range l.runs {
+			m.add(c, r)
+		}
 	}
-	out := Compiled{Filters: u.filters()}
+	out := Compiled{Filters: m.filters(u)}
 	for i, e := range entries {
-		out.Bindings = append(out.Bindings, u.bindingsTable(i, e))
+		out.Bindings = append(out.Bindings, m.bindingsTable(u, i, e))
 	}
 	out.Slots = make([][]Resource, MaxSlots+2)
 	out.Lua = make([]Resource, MaxSlots+2)
@@ -205,8 +179,8 @@ func (u Unit) Compile() Compiled {
 		if u.shares(slot) {
 			continue
 		}
-		out.Slots[slot] = u.slotTables(slot, c)
-		out.Lua[slot] = u.luaResource(slot, c)
+		out.Slots[slot] = m.slotTables(u, slot, c)
+		out.Lua[slot] = m.runtime(u, slot, c)
 	}
 	return out
 }
@@ -234,138 +208,8 @@ func allSlots() []int {
 
 func isLong(slot int) bool { return slot > directSlots }
 
-// binding sets the slots of one VirtualService's routes.
-func (u Unit) binding(b Binding, c *content) *xdsmatcher.Matcher_OnMatch {
-	match := u.routes(b.Routes, b.Once, c)
-	if len(b.ByPort) > 0 {
-		ports := make(map[string]*xdsmatcher.Matcher_OnMatch, len(b.ByPort))
-		for port, routes := range b.ByPort {
-			ports[port] = u.routes(routes, b.Once, c)
-		}
-		match = further(exact(portInput(), ports, match))
-	}
-	if b.Once {
-		bound := map[string]*xdsmatcher.Matcher_OnMatch{"1": nothing()}
-		match = further(exact(stateInput(stateBound), bound, match))
-	}
-	return match
-}
-
-func (u Unit) routes(r Routes, once bool, c *content) *xdsmatcher.Matcher_OnMatch {
-	match := u.run(r.Default, once, c)
-	if len(r.Named) == 0 {
-		return match
-	}
-	named := make(map[string]*xdsmatcher.Matcher_OnMatch, len(r.Named))
-	for name, run := range r.Named {
-		named[name] = u.run(run, once, c)
-	}
-	return further(exact(stateInput(stateRoute), named, match))
-}
-
-// run is the one change of a request's state that makes it run a chain. Equal runs share a message.
-func (u Unit) run(r Run, once bool, c *content) *xdsmatcher.Matcher_OnMatch {
-	values := r.values(u.Pool, c.chains)
-	if len(values) == 0 && !once {
-		return nothing()
-	}
-	slots, err := place(values)
-	if err != nil {
-		panic(err) // SlotsNeeded was not asked
-	}
-	var states []state
-	memoKey := fmt.Sprint(once)
-	for i, v := range slots {
-		if v.text == "" {
-			continue
-		}
-		states = append(states, state{key: slotState(u.Workload, i), format: literal(v.text)})
-		memoKey += "\x00" + v.text
-	}
-	if m, ok := c.runs[memoKey]; ok {
-		return m
-	}
-	for i, v := range slots {
-		switch {
-		case v.native != nil:
-			if c.native[i] == nil {
-				c.native[i] = map[string]value{}
-			}
-			c.native[i][v.text] = v
-		case len(v.text) > 0 && v.text[0] == 'l':
-			c.inUse[i] = true
-			c.addLua(i, v.luaParts)
-		}
-	}
-	if once {
-		states = append(states, state{key: stateBound, format: "1"})
-	}
-	m := inline("envoy.filters.http.set_filter_state", setState(states))
-	c.runs[memoKey] = m
-	return m
-}
-
-func (u Unit) bindingsTable(n int, entries map[string]*xdsmatcher.Matcher_OnMatch) Resource {
-	name := fmt.Sprintf("%s.bindings.%d", u.prefix(), n)
-	if u.closed[name] {
-		clear(entries)
-	}
-	keys := slices.Sorted(maps.Keys(entries))
-	if len(entries) == 0 {
-		entries[NoEntry] = nothing() // a map must have an entry
-	}
-	var otherwise *xdsmatcher.Matcher_OnMatch
-	if u.DenyUnknown || u.closed[name] {
-		otherwise = deny()
-	}
-	return Resource{
-		Name:   name,
-		Config: table(exact(stateInput(stateVirtualService), entries, otherwise)),
-		Keys:   keys,
-	}
-}
-
 // NoEntry stands in tables without entries. It is no VirtualService's key and no instance's name.
 const NoEntry = "-"
-
-// slotTables are the native filters of one slot: those without state, then those with.
-func (u Unit) slotTables(slot int, c *content) []Resource {
-	natives := c.native[slot]
-	var out []Resource
-	for _, kind := range []string{"n", "s"} {
-		n := u.slotTableCount(slot)
-		tables := make([]map[string]*xdsmatcher.Matcher_OnMatch, n)
-		for i := range tables {
-			tables[i] = map[string]*xdsmatcher.Matcher_OnMatch{}
-		}
-		for _, text := range slices.Sorted(maps.Keys(natives)) {
-			v := natives[text]
-			if v.stateful != (kind == "s") {
-				continue
-			}
-			tables[u.slotTable(slot, text)][text] = c.filter(v.native)
-		}
-		for i, entries := range tables {
-			keys := slices.Sorted(maps.Keys(entries))
-			if len(entries) == 0 {
-				entries[NoEntry] = nothing()
-			}
-			out = append(out, Resource{
-				Name:   u.slotTableName(kind, slot, i),
-				Config: table(exact(stateInput(slotState(u.Workload, slot)), entries, deny())),
-				Keys:   keys,
-			})
-		}
-	}
-	return out
-}
-
-func (c *content) filter(m proto.Message) *xdsmatcher.Matcher_OnMatch {
-	if c.filters[m] == nil {
-		c.filters[m] = inline(envoy.FilterName(m), m)
-	}
-	return c.filters[m]
-}
 
 // slotTableCount is 1 for long slots: they are many, and rarely used.
 func (u Unit) slotTableCount(slot int) int {
@@ -374,6 +218,8 @@ func (u Unit) slotTableCount(slot int) int {
 	}
 	return u.tables().Slots
 }
+
+func (u Unit) bindingsName(n int) string { return fmt.Sprintf("%s.bindings.%d", u.prefix(), n) }
 
 const hexDigits = "0123456789abcdef"
 
@@ -398,26 +244,6 @@ func (u Unit) slotTableName(kind string, slot, i int) string {
 }
 
 func (u Unit) luaName(slot int) string { return fmt.Sprintf("%s.lua.%d", u.slotPrefix(slot), slot) }
-
-// luaResource is the runtime of a slot, or a refusal without VMs where no run uses it.
-func (u Unit) luaResource(slot int, c *content) Resource {
-	r := Resource{Name: u.luaName(slot), Config: DenyAll()}
-	if c.inUse[slot] {
-		program := lua.NewProgram(slices.Collect(maps.Values(c.lua[slot]))...)
-		r.Config = luaFilter(program.FilterSource(slotState(u.Workload, slot)))
-		r.Sizes = map[string]int{}
-		for _, s := range program.Sources {
-			r.Keys = append(r.Keys, s.ID)
-			r.Sizes[s.ID] = len(s.Text)
-		}
-		for _, s := range program.Shared {
-			r.Sizes[s.Name] = len(s.Table.JSON())
-		}
-		slices.Sort(r.Keys)
-		r.Keys = slices.Compact(r.Keys)
-	}
-	return r
-}
 
 // DenyAll is what stands at a name that nothing uses: 403, as the agent does for a module that it cannot fetch. A name
 // without content would keep a starting gateway waiting.
@@ -446,12 +272,12 @@ func (u Unit) filters() []*Filter {
 func (u Unit) bindingsFilter() proto.Message {
 	input := stateInput(stateVirtualService)
 	match := byHash(input, u.tables().Bindings, func(i int) *xdsmatcher.Matcher_OnMatch {
-		return fetched(fmt.Sprintf("%s.bindings.%d", u.prefix(), i), &matching.ExtensionWithMatcher{})
+		return fetched(u.bindingsName(i), &matching.ExtensionWithMatcher{})
 	})
 	if m := match.GetMatcher(); m != nil && !u.DenyUnknown && len(u.closed) == 0 {
-		return table(m)
+		return withMatcher(m)
 	}
-	return table(prefix(input, map[string]*xdsmatcher.Matcher_OnMatch{"/": match}))
+	return withMatcher(prefix(input, map[string]*xdsmatcher.Matcher_OnMatch{"/": match}))
 }
 
 // slotFilter finds out by the first letters of a slot's value where to look further.
@@ -478,7 +304,7 @@ func (u Unit) slotFilter(slot int) proto.Message {
 	if slot == directSlots {
 		kinds["m"] = u.more()
 	}
-	return table(prefix(stateInput(slotState(u.Workload, slot)), kinds))
+	return withMatcher(prefix(stateInput(slotState(u.Workload, slot)), kinds))
 }
 
 // more runs the long slots, one after the other.

@@ -5,6 +5,7 @@ package emit
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -12,11 +13,13 @@ import (
 	extensionsv1alpha1 "istio.io/client-go/pkg/apis/extensions/v1alpha1"
 	networkingv1alpha3 "istio.io/client-go/pkg/apis/networking/v1alpha3"
 
+	xdsmatcher "github.com/cncf/xds/go/xds/type/matcher/v3"
 	matching "github.com/envoyproxy/go-control-plane/envoy/extensions/common/matching/v3"
 	"google.golang.org/protobuf/proto"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/istio-plugins/istio-plugins/pkg/dispatch"
+	"github.com/istio-plugins/istio-plugins/pkg/internal/memo"
 	"github.com/istio-plugins/istio-plugins/pkg/snapshot"
 	"github.com/istio-plugins/istio-plugins/pkg/topology"
 )
@@ -73,28 +76,61 @@ type Server struct {
 	Unit  dispatch.Compiled
 }
 
-// Emitter makes objects.
+// Emitter makes objects. It keeps them, and what is in them, for the pass after: what is made of the same messages is the
+// same object. Nothing that it returns may be modified.
 type Emitter struct {
 	Options snapshot.Options
 	structs *structWriter
+
+	resources memo.Map[string, emitted]           // by ECDS name
+	filters   memo.Map[filterAt, patch]           // fixed ones
+	equal     memo.Map[[2]*dispatch.Filter, bool] // whether they say the same
+	objects   memo.Map[string, made]              // by name
 }
 
-// New returns an Emitter. One Emitter converts each message once, so it should not outlive a compilation.
+// patch is one patch of an object, with about how many bytes it has there.
+type patch struct {
+	*networking.EnvoyFilter_EnvoyConfigObjectPatch
+	size int
+}
+
+// emitted is a resource's patch, and the message that it was made of.
+type emitted struct {
+	config proto.Message
+	patch  patch
+}
+
+// made is an object, and the patches that it was made of.
+type made struct {
+	Object
+	patches []patch
+}
+
+// New returns an Emitter.
 func New(o snapshot.Options) *Emitter { return &Emitter{Options: o, structs: newStructWriter()} }
+
+// Next ends a pass. What it did not emit is forgotten.
+func (e *Emitter) Next() {
+	e.structs = newStructWriter()
+	e.resources.Next()
+	e.filters.Next()
+	e.equal.Next()
+	e.objects.Next()
+}
 
 // Objects of a workload, sorted by name.
 func (e *Emitter) Objects(w Workload) []Object {
 	var out []Object
-	add := func(name string, patches ...*networking.EnvoyFilter_EnvoyConfigObjectPatch) {
-		out = append(out, e.envoyFilter(w.Workload, name, priority, patches))
+	add := func(name string, patches ...patch) {
+		out = append(out, e.envoyFilter(w.Workload, name, priority, nil, patches))
 	}
 	add("skeleton", e.skeleton(w.Unit)...)
 	for _, b := range w.Unit.Bindings {
 		add(lastOf(b.Name, 2), e.resource(b))
 	}
-	var long, runtimes []*networking.EnvoyFilter_EnvoyConfigObjectPatch
+	var long, runtimes []patch
 	for slot := range w.Unit.Slots {
-		patches := e.resources(w.Unit.Slots[slot])
+		patches := e.patches(w.Unit.Slots[slot])
 		switch {
 		case len(patches) == 0:
 			continue
@@ -108,7 +144,7 @@ func (e *Emitter) Objects(w Workload) []Object {
 	e.grouped("slots", long, add)
 	e.grouped("lua", runtimes, add)
 	for _, s := range w.Servers {
-		out = append(out, e.envoyFilter(w.Workload, s.Name, serverPriority, e.server(s, w.Unit)))
+		out = append(out, e.envoyFilter(w.Workload, s.Name, serverPriority, nil, e.server(s, w.Unit)))
 	}
 	out = append(out, e.pool(w)...)
 	slices.SortFunc(out, func(a, b Object) int { return strings.Compare(a.Name(), b.Name()) })
@@ -116,67 +152,68 @@ func (e *Emitter) Objects(w Workload) []Object {
 }
 
 // grouped puts resources into one object or, where they would be too large, into one each.
-func (e *Emitter) grouped(name string, patches []*networking.EnvoyFilter_EnvoyConfigObjectPatch, add func(string, ...*networking.EnvoyFilter_EnvoyConfigObjectPatch)) {
-	total := 0
-	for _, p := range patches {
-		total += e.patchSize(p)
-	}
-	if total < MaxObject*9/10 {
+func (e *Emitter) grouped(name string, patches []patch, add func(string, ...patch)) {
+	if sizeOf(patches) < MaxObject*9/10 {
 		add(name, patches...)
 		return
 	}
 	for _, p := range patches {
-		resource := resourceName(p)
-		add(name+"."+lastOf(resource, 3), p)
+		add(name+"."+lastOf(p.name(), 3), p)
 	}
 }
 
 // server is everything of a TLS server: its tables, and the filters that use them, each in the place of the gateway's own.
 // They are in one object because a filter is of some 100 KB, and there may be hundreds of servers.
-func (e *Emitter) server(s Server, own dispatch.Compiled) []*networking.EnvoyFilter_EnvoyConfigObjectPatch {
-	out := e.resources(s.Unit.Bindings)
+func (e *Emitter) server(s Server, own dispatch.Compiled) []patch {
+	out := e.patches(s.Unit.Bindings)
 	for slot := range s.Unit.Slots {
 		if len(s.Unit.Slots[slot]) > 0 {
-			out = append(out, e.resources(s.Unit.Slots[slot])...)
+			out = append(out, e.patches(s.Unit.Slots[slot])...)
 			out = append(out, e.resource(s.Unit.Lua[slot]))
 		}
 	}
 	for _, host := range s.Hosts {
 		for i, f := range s.Unit.Filters {
-			if !proto.Equal(f.Config, own.Filters[i].Config) {
-				out = append(out, e.filterPatch(networking.EnvoyFilter_Patch_REPLACE, f.Name, host, f))
+			if !e.alike(f, own.Filters[i]) {
+				out = append(out, e.filter(filterAt{networking.EnvoyFilter_Patch_REPLACE, f.Name, host, f}))
 			}
 		}
 	}
 	return out
 }
 
-// ServerSize is about how many bytes the object of a TLS server has, on a gateway with these own filters.
-func (e *Emitter) ServerSize(s Server, own dispatch.Compiled) int {
-	n := 0
-	for _, p := range e.server(s, own) {
-		n += e.patchSize(p)
+// alike says whether two fixed filters say the same.
+func (e *Emitter) alike(f, g *dispatch.Filter) bool {
+	known, ok := e.equal.Get([2]*dispatch.Filter{f, g})
+	if !ok {
+		known = proto.Equal(f.Config, g.Config)
+		e.equal.Put([2]*dispatch.Filter{f, g}, known)
 	}
-	return n
+	return known
 }
 
+// ServerSize is about how many bytes the object of a TLS server has, on a gateway with these own filters.
+func (e *Emitter) ServerSize(s Server, own dispatch.Compiled) int { return sizeOf(e.server(s, own)) }
+
 // ResourceSize is about how many bytes a resource has in its object.
-func (e *Emitter) ResourceSize(r dispatch.Resource) int { return e.patchSize(e.resource(r)) }
+func (e *Emitter) ResourceSize(r dispatch.Resource) int { return e.resource(r).size }
 
 // EntrySizes is about how many bytes each entry of a table, or source of a Lua runtime, has.
 func (e *Emitter) EntrySizes(r dispatch.Resource) map[string]int {
 	if r.Sizes != nil {
 		return r.Sizes
 	}
-	m, ok := r.Config.(*matching.ExtensionWithMatcher)
-	if !ok {
-		return nil
-	}
 	out := map[string]int{}
-	for key, match := range m.GetXdsMatcher().GetMatcherTree().GetExactMatchMap().GetMap() {
+	for key, match := range matches(r.Config) {
 		out[key] = len(key) + 4 + e.structs.size(e.structs.write(match.ProtoReflect()))
 	}
 	return out
+}
+
+// matches are the entries of a table; none for what is no table.
+func matches(config proto.Message) map[string]*xdsmatcher.Matcher_OnMatch {
+	m, _ := config.(*matching.ExtensionWithMatcher)
+	return m.GetXdsMatcher().GetMatcherTree().GetExactMatchMap().GetMap()
 }
 
 // SkeletonName is the name of the object with a workload's fixed filters.
@@ -189,36 +226,48 @@ func lastOf(name string, parts int) string {
 }
 
 // skeleton inserts the fixed filters before the router of every HTTP connection manager.
-func (e *Emitter) skeleton(own dispatch.Compiled) []*networking.EnvoyFilter_EnvoyConfigObjectPatch {
-	var out []*networking.EnvoyFilter_EnvoyConfigObjectPatch
+func (e *Emitter) skeleton(own dispatch.Compiled) []patch {
+	var out []patch
 	for _, f := range own.Filters {
-		out = append(out, e.filterPatch(networking.EnvoyFilter_Patch_INSERT_BEFORE, "envoy.filters.http.router", "", f))
+		out = append(out, e.filter(filterAt{networking.EnvoyFilter_Patch_INSERT_BEFORE, "envoy.filters.http.router", "", f}))
 	}
 	return out
 }
 
-func (e *Emitter) filterPatch(op networking.EnvoyFilter_Patch_Operation, at, sni string, f *dispatch.Filter) *networking.EnvoyFilter_EnvoyConfigObjectPatch {
-	value := e.structs.extension(f.Name, f.Config)
-	return &networking.EnvoyFilter_EnvoyConfigObjectPatch{
+// filterAt is a fixed filter, and its place in a listener.
+type filterAt struct {
+	op      networking.EnvoyFilter_Patch_Operation
+	at, sni string
+	filter  *dispatch.Filter
+}
+
+func (e *Emitter) filter(f filterAt) patch {
+	known, ok := e.filters.Get(f)
+	if ok {
+		return known
+	}
+	made := e.patch(&networking.EnvoyFilter_EnvoyConfigObjectPatch{
 		ApplyTo: networking.EnvoyFilter_HTTP_FILTER,
 		Match: &networking.EnvoyFilter_EnvoyConfigObjectMatch{
 			Context: networking.EnvoyFilter_GATEWAY,
 			ObjectTypes: &networking.EnvoyFilter_EnvoyConfigObjectMatch_Listener{Listener: &networking.EnvoyFilter_ListenerMatch{
 				FilterChain: &networking.EnvoyFilter_ListenerMatch_FilterChainMatch{
-					Sni: sni,
+					Sni: f.sni,
 					Filter: &networking.EnvoyFilter_ListenerMatch_FilterMatch{
 						Name:      "envoy.filters.network.http_connection_manager",
-						SubFilter: &networking.EnvoyFilter_ListenerMatch_SubFilterMatch{Name: at},
+						SubFilter: &networking.EnvoyFilter_ListenerMatch_SubFilterMatch{Name: f.at},
 					},
 				},
 			}},
 		},
-		Patch: &networking.EnvoyFilter_Patch{Operation: op, Value: value},
-	}
+		Patch: &networking.EnvoyFilter_Patch{Operation: f.op, Value: e.structs.extension(f.filter.Name, f.filter.Config)},
+	})
+	e.filters.Put(f, made)
+	return made
 }
 
-func (e *Emitter) resources(rs []dispatch.Resource) []*networking.EnvoyFilter_EnvoyConfigObjectPatch {
-	out := make([]*networking.EnvoyFilter_EnvoyConfigObjectPatch, len(rs))
+func (e *Emitter) patches(rs []dispatch.Resource) []patch {
+	out := make([]patch, len(rs))
 	for i, r := range rs {
 		out[i] = e.resource(r)
 	}
@@ -226,42 +275,74 @@ func (e *Emitter) resources(rs []dispatch.Resource) []*networking.EnvoyFilter_En
 }
 
 // resource is the patch that makes istiod serve a resource by ECDS.
-func (e *Emitter) resource(r dispatch.Resource) *networking.EnvoyFilter_EnvoyConfigObjectPatch {
-	value := e.structs.extension(r.Name, r.Config)
-	return &networking.EnvoyFilter_EnvoyConfigObjectPatch{
+func (e *Emitter) resource(r dispatch.Resource) patch {
+	was, ok := e.resources.Get(r.Name)
+	switch {
+	case !ok:
+	case was.config == r.Config:
+		return was.patch
+	case matches(r.Config) != nil:
+		// Tables are large, and an edit changes few of their entries.
+		e.structs.know(matches(was.config), tableOf(typed(was.patch.GetPatch().GetValue())))
+	case proto.Equal(was.config, r.Config):
+		return was.patch
+	}
+	made := e.patch(&networking.EnvoyFilter_EnvoyConfigObjectPatch{
 		ApplyTo: networking.EnvoyFilter_EXTENSION_CONFIG,
 		Match:   &networking.EnvoyFilter_EnvoyConfigObjectMatch{Context: networking.EnvoyFilter_GATEWAY},
-		Patch:   &networking.EnvoyFilter_Patch{Operation: networking.EnvoyFilter_Patch_ADD, Value: value},
-	}
+		Patch:   &networking.EnvoyFilter_Patch{Operation: networking.EnvoyFilter_Patch_ADD, Value: e.structs.extension(r.Name, r.Config)},
+	})
+	e.resources.Put(r.Name, emitted{r.Config, made})
+	return made
 }
 
-func (e *Emitter) patchSize(p *networking.EnvoyFilter_EnvoyConfigObjectPatch) int {
+func (e *Emitter) patch(p *networking.EnvoyFilter_EnvoyConfigObjectPatch) patch {
 	const around = 80 // applyTo, match, operation
-	return around + e.structs.structSize(p.GetPatch().GetValue())
+	return patch{p, around + e.structs.structSize(p.GetPatch().GetValue())}
 }
+
+func (p patch) name() string { return resourceName(p.EnvoyFilter_EnvoyConfigObjectPatch) }
 
 func resourceName(p *networking.EnvoyFilter_EnvoyConfigObjectPatch) string {
 	return p.GetPatch().GetValue().GetFields()["name"].GetStringValue()
 }
 
+func sizeOf(patches []patch) int {
+	n := 0
+	for _, p := range patches {
+		n += p.size
+	}
+	return n
+}
+
 // envoyFilter is one object for the pods of a workload.
-func (e *Emitter) envoyFilter(w *topology.Workload, name string, priority int32, patches []*networking.EnvoyFilter_EnvoyConfigObjectPatch) Object {
-	o := Object{EnvoyFilter: &networkingv1alpha3.EnvoyFilter{
-		TypeMeta:   metav1.TypeMeta{APIVersion: "networking.istio.io/v1alpha3", Kind: "EnvoyFilter"},
-		ObjectMeta: e.meta(w, fmt.Sprintf("istio-plugins.%s.%s", w.ID, name)),
-	}}
+func (e *Emitter) envoyFilter(w *topology.Workload, name string, priority int32, annotations map[string]string, patches []patch) Object {
+	meta := e.meta(w, fmt.Sprintf("istio-plugins.%s.%s", w.ID, name))
+	meta.Annotations = annotations
+	was, ok := e.objects.Get(meta.Name)
+	if ok && slices.Equal(was.patches, patches) && maps.Equal(was.EnvoyFilter.Annotations, annotations) &&
+		was.EnvoyFilter.Spec.Priority == priority && maps.Equal(was.EnvoyFilter.Spec.GetWorkloadSelector().GetLabels(), w.Selector) {
+		return was.Object
+	}
+	o := Object{
+		EnvoyFilter: &networkingv1alpha3.EnvoyFilter{
+			TypeMeta:   metav1.TypeMeta{APIVersion: "networking.istio.io/v1alpha3", Kind: "EnvoyFilter"},
+			ObjectMeta: meta,
+		},
+		Size: sizeOf(patches),
+	}
 	spec := &o.EnvoyFilter.Spec
 	spec.Priority = priority
-	spec.ConfigPatches = patches
 	if len(w.Selector) > 0 {
 		spec.WorkloadSelector = &networking.WorkloadSelector{Labels: w.Selector}
 	}
 	for _, p := range patches {
-		o.Size += e.patchSize(p)
+		spec.ConfigPatches = append(spec.ConfigPatches, p.EnvoyFilter_EnvoyConfigObjectPatch)
 		if p.ApplyTo == networking.EnvoyFilter_EXTENSION_CONFIG {
-			o.Resources = append(o.Resources, resourceName(p))
+			o.Resources = append(o.Resources, p.name())
 		}
 	}
+	e.objects.Put(meta.Name, made{o, patches})
 	return o
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 
+	xdsmatcher "github.com/cncf/xds/go/xds/type/matcher/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -24,6 +25,13 @@ type structWriter struct {
 
 func newStructWriter() *structWriter {
 	return &structWriter{messages: map[proto.Message]*structpb.Value{}, sizes: map[*structpb.Struct]int{}}
+}
+
+// know takes over what was converted earlier: the entries of a table.
+func (w *structWriter) know(matches map[string]*xdsmatcher.Matcher_OnMatch, entries map[string]*structpb.Value) {
+	for key, m := range matches {
+		w.messages[m] = entries[key]
+	}
 }
 
 // extension is a TypedExtensionConfig or HttpFilter of this name. The message is converted as it is, not as the Any that

@@ -3,6 +3,7 @@ package emit
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,7 +16,6 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 	extensions "istio.io/api/extensions/v1alpha1"
-	networking "istio.io/api/networking/v1alpha3"
 	apitype "istio.io/api/type/v1beta1"
 	extensionsv1alpha1 "istio.io/client-go/pkg/apis/extensions/v1alpha1"
 	networkingv1alpha3 "istio.io/client-go/pkg/apis/networking/v1alpha3"
@@ -45,7 +45,7 @@ func SecretName(o snapshot.Options) func(object string) string {
 // pool is the object with all places of a workload's Wasm pool, and a WasmPlugin for each plugin with a pull secret.
 func (e *Emitter) pool(w Workload) []Object {
 	var out []Object
-	var patches []*networking.EnvoyFilter_EnvoyConfigObjectPatch
+	var patches []patch
 	for _, r := range w.Pool.Resources(w.Workload.ID) {
 		switch {
 		case r.Wasm == nil:
@@ -56,15 +56,15 @@ func (e *Emitter) pool(w Workload) []Object {
 			patches = append(patches, e.resource(dispatch.Resource{Name: r.Name, Config: wasmFilter(r)}))
 		}
 	}
-	o := e.envoyFilter(w.Workload, "wasm", priority, patches)
 	text, err := json.Marshal(w.Pool.Numbers())
 	if err != nil {
 		panic(err)
 	}
+	var annotations map[string]string
 	if string(text) != "{}" {
-		o.EnvoyFilter.Annotations = map[string]string{numbersAnnotation: string(text)}
+		annotations = map[string]string{numbersAnnotation: string(text)}
 	}
-	return append(out, o)
+	return append(out, e.envoyFilter(w.Workload, "wasm", priority, annotations, patches))
 }
 
 // ReadNumbers returns the numbers that earlier emissions gave to the Wasm plugins of a workload.
@@ -167,5 +167,10 @@ func (e *Emitter) wasmPlugin(t *topology.Workload, r dispatch.WasmResource) Obje
 		}
 		spec.VmConfig.Env = append(spec.VmConfig.Env, env)
 	}
-	return Object{WasmPlugin: o, Resources: []string{r.Name}, Size: len(w.Config) + 2048}
+	object := Object{WasmPlugin: o, Resources: []string{r.Name}, Size: len(w.Config) + 2048}
+	if was, ok := e.objects.Get(o.Name); ok && slices.Equal(was.Resources, object.Resources) && was.Size == object.Size && Equal(object, was.Object) {
+		return was.Object
+	}
+	e.objects.Put(o.Name, made{Object: object})
+	return object
 }

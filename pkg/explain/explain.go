@@ -144,7 +144,7 @@ func Gateway(s *snapshot.Snapshot, r *compile.Result, name types.NamespacedName)
 		chain := resolve.Chain{}
 		if text, ok := g.Object.Annotations[annotation.Key]; ok {
 			level := resolve.NewLevel(resolve.NewLibrary(s, catalog.Names()), g.Ref(), text, nil)
-			chain = resolve.Compose(chain, []resolve.Covered{{Level: level}}, resolve.NewNotes())
+			chain = resolve.Compose(chain, []resolve.Covered{{Level: level}}, &resolve.Notes{})
 		}
 		out.Paths = []Path{{
 			Gateways: []Object{Object(g.Ref())},

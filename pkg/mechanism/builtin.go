@@ -24,7 +24,7 @@ func (builtinMechanism) build(w *World, u Use) ([]part.Part, []Problem) {
 		}
 	}
 	parts, wrong := b.Build(builtin.Use{
-		Plugin: u.Name, Instance: u.Instance(), Namespace: u.User, FailOpen: u.failOpen(), Consumers: w.Consumers,
+		Plugin: u.Name, Instance: u.Instance(), Namespace: u.User, FailOpen: u.failOpen(), Consumers: w.consumers(),
 	}, complete)
 	return parts, append(problems, ofConfig(wrong)...)
 }

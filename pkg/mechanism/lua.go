@@ -18,11 +18,11 @@ func (luaMechanism) build(w *World, u Use) ([]part.Part, []Problem) {
 		if source != "" {
 			return nil, []Problem{{Reason: finding.InvalidPlugin, Spec: "spec.lua", Message: "exactly one of inline and configMapRef must be set"}}
 		}
-		m := w.ConfigMaps[u.Namespace+"/"+ref.Name]
-		if m == nil {
+		data, found := w.configMap(u.Namespace + "/" + ref.Name)
+		if !found {
 			return nil, []Problem{{Reason: finding.RefNotFound, Spec: place, Message: fmt.Sprintf("there is no ConfigMap %s/%s", u.Namespace, ref.Name)}}
 		}
-		text, ok := m.Data[ref.Key]
+		text, ok := data[ref.Key]
 		if !ok {
 			return nil, []Problem{{Reason: finding.RefNotFound, Spec: place, Message: fmt.Sprintf("ConfigMap %s/%s has no key %q", u.Namespace, ref.Name, ref.Key)}}
 		}

@@ -22,6 +22,8 @@ type World struct {
 	Builtins   func(name string) (*builtin.Builtin, bool)
 	Consumers  builtin.Consumers
 	ConfigMaps map[string]*corev1.ConfigMap // by "namespace/name"
+	// seen notes what is asked; nil for nobody who wants to know.
+	seen *Seen
 }
 
 // Use is one use of a plugin: its spec with the merged config.

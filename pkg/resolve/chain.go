@@ -72,16 +72,32 @@ type Covered struct {
 	Route string
 }
 
-// Notes collects what Compose notices about entries; each is reported once, however many routes it concerns.
+// Notes collects what Compose notices about entries; each is reported once, however many routes it concerns. The zero
+// Notes are empty.
 type Notes struct {
 	// removed are opt-outs that took something out, idle those that found nothing on some route.
 	removed, idle map[*Entry]bool
 	other         map[string]finding.Finding
 }
 
-// NewNotes returns empty notes.
-func NewNotes() *Notes {
-	return &Notes{removed: map[*Entry]bool{}, idle: map[*Entry]bool{}, other: map[string]finding.Finding{}}
+// Add takes over what was noticed elsewhere.
+func (n *Notes) Add(more *Notes) {
+	for e := range more.removed {
+		mark(&n.removed, e)
+	}
+	for e := range more.idle {
+		mark(&n.idle, e)
+	}
+	for _, f := range more.other {
+		n.add(f)
+	}
+}
+
+func mark(entries *map[*Entry]bool, e *Entry) {
+	if *entries == nil {
+		*entries = map[*Entry]bool{}
+	}
+	(*entries)[e] = true
 }
 
 // Findings of all chains that were composed.
@@ -101,7 +117,12 @@ func (n *Notes) Findings() []finding.Finding {
 	return out
 }
 
-func (n *Notes) add(f finding.Finding) { n.other[f.Object.String()+f.Place+string(f.Reason)] = f }
+func (n *Notes) add(f finding.Finding) {
+	if n.other == nil {
+		n.other = map[string]finding.Finding{}
+	}
+	n.other[f.Object.String()+f.Place+string(f.Reason)] = f
+}
 
 // Compose puts levels on top of parents, in order, and sorts the result by priority. It does not change parents.
 func Compose(parents Chain, levels []Covered, notes *Notes) Chain {
@@ -200,9 +221,9 @@ func (c *Chain) optOut(out *Entry, notes *Notes) {
 		return named
 	})
 	if hit {
-		notes.removed[out] = true
+		mark(&notes.removed, out)
 	} else {
-		notes.idle[out] = true
+		mark(&notes.idle, out)
 	}
 }
 

@@ -18,6 +18,9 @@ type Level struct {
 	Entries []*Entry
 	// Refused is set if the annotation cannot be parsed: every route of the object is refused.
 	Refused *Refusal
+	// text and routes are what it was made from.
+	text   string
+	routes []string
 }
 
 // Entry is one entry of an annotation, resolved.
@@ -28,8 +31,9 @@ type Entry struct {
 	Place string
 	// Name as written.
 	Name string
-	// Plugin it means; nil if there is none that it may use.
-	Plugin *Plugin
+	// Plugin it means; nil if there is none that it may use, which missing tells.
+	Plugin  *Plugin
+	missing *Issue
 	// Ordinal tells entries of one Plugin on one level apart.
 	Ordinal int
 	Config  config.Value
@@ -54,7 +58,7 @@ type Refusal struct {
 // NewLevel reads and resolves the annotation of an object. routes are the names of a VirtualService's http routes;
 // nil for an object that has none to choose from.
 func NewLevel(l *Library, object finding.Object, text string, routes []string) *Level {
-	level := &Level{Object: object}
+	level := &Level{Object: object, text: text, routes: routes}
 	place := fmt.Sprintf("metadata.annotations[%s]", annotation.Key)
 	parsed, problem := annotation.Parse(text)
 	if problem != nil {
@@ -90,9 +94,9 @@ func NewLevel(l *Library, object finding.Object, text string, routes []string) *
 			}
 		}
 		plugin, issue := l.Find(a.Name, object.Kind, object.Namespace)
+		e.Plugin, e.missing = plugin, issue
 		switch {
 		case plugin != nil:
-			e.Plugin = plugin
 			e.Ordinal = ordinals[plugin.ID]
 			ordinals[plugin.ID]++
 			if plugin.Malformed != nil && !e.OptOut && e.Refused == nil {
@@ -107,6 +111,25 @@ func NewLevel(l *Library, object finding.Object, text string, routes []string) *
 		level.Entries = append(level.Entries, e)
 	}
 	return level
+}
+
+// Current says whether NewLevel would make the same again: of the same text and routes, of which every name means the same.
+func (level *Level) Current(l *Library, text string, routes []string) bool {
+	if level.text != text || !slices.Equal(level.routes, routes) {
+		return false
+	}
+	return !slices.ContainsFunc(level.Entries, func(e *Entry) bool {
+		plugin, issue := l.Find(e.Name, level.Object.Kind, level.Object.Namespace)
+		return plugin != e.Plugin || !issue.saysAs(e.missing)
+	})
+}
+
+// saysAs says whether two answers of Find are the same, in what Find says.
+func (i *Issue) saysAs(j *Issue) bool {
+	if i == nil || j == nil {
+		return i == j
+	}
+	return i.Reason == j.Reason && i.Problem == j.Problem && i.Remedy == j.Remedy
 }
 
 func unknownRoute(name string, routes []string) string {

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -35,6 +36,12 @@ type Plugin struct {
 	Malformed *Issue
 }
 
+// sameAs says whether newPlugin would come to the same Plugin. It compares content, since an object has a new version
+// whenever its status is written. What is malformed is read again.
+func (p *Plugin) sameAs(namespace string, spec *pluginsv1alpha1.PluginSpec) bool {
+	return p.Malformed == nil && p.Namespace == namespace && reflect.DeepEqual(p.Spec, spec)
+}
+
 // FailOpen says whether routes skip the plugin when it is invalid or fails.
 func (p *Plugin) FailOpen() bool { return p.Spec.FailurePolicy == pluginsv1alpha1.FailOpen }
 
@@ -56,21 +63,37 @@ type Library struct {
 // NewLibrary indexes the Plugins, ClusterPlugins and grants of a snapshot, and the built-ins of these names.
 // rootNamespace is where a ClusterPlugin's references are looked up.
 func NewLibrary(s *snapshot.Snapshot, builtins []string) *Library {
-	l := &Library{
+	l := &Library{builtins: make(map[string]*Plugin, len(builtins))}
+	for _, name := range builtins {
+		l.builtins[name] = &Plugin{ID: "builtin/" + name, Name: name, Spec: &pluginsv1alpha1.PluginSpec{Builtin: name}, Config: config.Value{}}
+	}
+	return l.Next(s)
+}
+
+// Next is the library of a later snapshot. What is the same in both is the same Plugin.
+func (l *Library) Next(s *snapshot.Snapshot) *Library {
+	next := &Library{
 		plugins:  make(map[string]*Plugin, len(s.Plugins)),
 		cluster:  make(map[string]*Plugin, len(s.ClusterPlugins)),
-		builtins: make(map[string]*Plugin, len(builtins)),
+		builtins: l.builtins,
 		grants:   s.ReferenceGrants,
 	}
 	for _, p := range s.Plugins {
 		object := finding.Object{Kind: "Plugin", Namespace: p.Namespace, Name: p.Name}
-		l.plugins[p.Namespace+"/"+p.Name] = newPlugin(object, p.Namespace, &p.Spec)
+		key := p.Namespace + "/" + p.Name
+		next.plugins[key] = renewed(l.plugins[key], object, p.Namespace, &p.Spec)
 	}
 	for _, p := range s.ClusterPlugins {
 		object := finding.Object{Kind: "ClusterPlugin", Name: p.Name}
-		l.cluster[p.Name] = newPlugin(object, s.Options.RootNamespace, &p.Spec)
+		next.cluster[p.Name] = renewed(l.cluster[p.Name], object, s.Options.RootNamespace, &p.Spec)
 	}
-	for _, m := range byPlace(s.Malformed) {
+	next.addMalformed(s.Malformed)
+	return next
+}
+
+// addMalformed puts what could not be decoded in its place, so that who names it is refused.
+func (l *Library) addMalformed(malformed []snapshot.Malformed) {
+	for _, m := range byPlace(malformed) {
 		var known map[string]*Plugin
 		key := m.Object.Name
 		switch m.Object.Kind {
@@ -82,7 +105,10 @@ func NewLibrary(s *snapshot.Snapshot, builtins []string) *Library {
 			continue
 		}
 		if p := known[key]; p != nil && p.Malformed != nil {
-			p.Malformed.Problem += fmt.Sprintf("; %s: %s", m.Place, m.Error)
+			p, issue := *p, *p.Malformed // an earlier library may have it, too
+			issue.Problem += fmt.Sprintf("; %s: %s", m.Place, m.Error)
+			p.Malformed = &issue
+			known[key] = &p
 			continue
 		}
 		known[key] = &Plugin{
@@ -92,10 +118,6 @@ func NewLibrary(s *snapshot.Snapshot, builtins []string) *Library {
 			}},
 		}
 	}
-	for _, name := range builtins {
-		l.builtins[name] = &Plugin{ID: "builtin/" + name, Name: name, Spec: &pluginsv1alpha1.PluginSpec{Builtin: name}, Config: config.Value{}}
-	}
-	return l
 }
 
 // byPlace sorts mistakes, the deepest first: it is most often the cause of the others.
@@ -103,6 +125,14 @@ func byPlace(malformed []snapshot.Malformed) []snapshot.Malformed {
 	return slices.SortedFunc(slices.Values(malformed), func(a, b snapshot.Malformed) int {
 		return cmp.Or(cmp.Compare(b.Place, a.Place), cmp.Compare(a.Error, b.Error))
 	})
+}
+
+// renewed is a Plugin as it was if it still is, or else a new one.
+func renewed(was *Plugin, object finding.Object, namespace string, spec *pluginsv1alpha1.PluginSpec) *Plugin {
+	if was != nil && was.sameAs(namespace, spec) {
+		return was
+	}
+	return newPlugin(object, namespace, spec)
 }
 
 func newPlugin(object finding.Object, namespace string, spec *pluginsv1alpha1.PluginSpec) *Plugin {

@@ -191,7 +191,7 @@ func TestCompose(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			l, notes := library(), resolve.NewNotes()
+			l, notes := library(), &resolve.Notes{}
 			var parents resolve.Chain
 			if tt.gateway != "" {
 				level := resolve.NewLevel(l, gateway, tt.gateway, nil)
@@ -214,7 +214,7 @@ func TestCompose(t *testing.T) {
 }
 
 func TestComposeLeavesParentsAlone(t *testing.T) {
-	l, notes := library(), resolve.NewNotes()
+	l, notes := library(), &resolve.Notes{}
 	level := resolve.NewLevel(l, gateway, "common, cors", nil)
 	parents := resolve.Compose(resolve.Chain{}, []resolve.Covered{{Level: level}}, notes)
 	before := show(parents)
@@ -227,7 +227,7 @@ func TestComposeLeavesParentsAlone(t *testing.T) {
 }
 
 func TestUnion(t *testing.T) {
-	l, notes := library(), resolve.NewNotes()
+	l, notes := library(), &resolve.Notes{}
 	chain := func(text string) resolve.Chain {
 		return resolve.Compose(resolve.Chain{}, []resolve.Covered{{Level: resolve.NewLevel(l, service, text, []string{})}}, notes)
 	}

@@ -6,39 +6,54 @@ import (
 	networking "istio.io/api/networking/v1alpha3"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/istio-plugins/istio-plugins/pkg/snapshot"
 )
 
-// routes lists what Envoy sees of a VirtualService's http routes, delegates resolved. Where istiod would leave a route
+// readRoutes lists what Envoy sees of a VirtualService's http routes, delegates resolved. Where istiod would leave a route
 // out (a delegate's match that contradicts the root's, rules behind a catch-all), it is listed all the same: a name too
 // many is never asked for.
-func (t *Topology) routes(vs *networkingv1.VirtualService, delegates map[types.NamespacedName]*networkingv1.VirtualService) []Route {
-	var out []Route
-	for i, r := range vs.Spec.Http {
+func (v *VirtualService) readRoutes(delegates map[types.NamespacedName]*networkingv1.VirtualService) {
+	for i, r := range v.Object.Spec.Http {
 		if r.GetDelegate() == nil {
 			for _, m := range matches(r.Match, nil) {
-				out = append(out, Route{Name: routeName(r.Name, m.name), Root: r.Name, Index: i, Gateways: resolveAll(m.gateways, vs.Namespace)})
+				v.Routes = append(v.Routes, Route{Name: routeName(r.Name, m.name), Root: r.Name, Index: i, Gateways: resolveAll(m.gateways, v.Namespace)})
 			}
 			continue
 		}
 		name := types.NamespacedName{Namespace: r.Delegate.Namespace, Name: r.Delegate.Name}
 		if name.Namespace == "" {
-			name.Namespace = vs.Namespace
+			name.Namespace = v.Namespace
 		}
-		d := delegates[name]
-		if d == nil || !exportedTo(d, vs.Namespace) {
+		d := usable(delegates[name], v.Namespace)
+		v.delegates = append(v.delegates, delegate{name, d})
+		if d == nil {
 			continue
 		}
-		t.Delegates[name] = true
 		for j, dr := range d.Spec.Http {
 			for _, m := range matches(r.Match, dr.Match) {
-				out = append(out, Route{
+				v.Routes = append(v.Routes, Route{
 					Name: routeName(join(r.Name, dr.Name), m.name), Root: r.Name, Index: i,
-					Delegate: d, DelegateRoute: dr.Name, DelegateIndex: j, Gateways: resolveAll(m.gateways, vs.Namespace),
+					Delegate: d, DelegateRoute: dr.Name, DelegateIndex: j, Gateways: resolveAll(m.gateways, v.Namespace),
 				})
 			}
 		}
 	}
-	return out
+}
+
+// current says whether readRoutes would come to the same for vs.
+func (v *VirtualService) current(vs *networkingv1.VirtualService, delegates map[types.NamespacedName]*networkingv1.VirtualService) bool {
+	return snapshot.Same(v.Object, vs) && !slices.ContainsFunc(v.delegates, func(d delegate) bool {
+		return !snapshot.Same(d.object, usable(delegates[d.NamespacedName], vs.Namespace))
+	})
+}
+
+// usable is a delegate that VirtualServices of a namespace may use, or nil.
+func usable(d *networkingv1.VirtualService, namespace string) *networkingv1.VirtualService {
+	if d == nil || !exportedTo(d, namespace) {
+		return nil
+	}
+	return d
 }
 
 // match is what a match says about names and gateways.

@@ -81,6 +81,14 @@ type VirtualService struct {
 	Mesh bool
 	// Routes in their order. Several may have one name.
 	Routes []Route
+	// delegates are those that its routes name.
+	delegates []delegate
+}
+
+// delegate is a VirtualService that a route delegates to; without object it may not be used, or is not there.
+type delegate struct {
+	types.NamespacedName
+	object *networkingv1.VirtualService
 }
 
 // Route is what Envoy sees of one http route: a name, and through which gateways it is served.
@@ -99,11 +107,15 @@ type Route struct {
 }
 
 // Build reads the Gateways, VirtualServices and Services of a snapshot.
-func Build(s *snapshot.Snapshot) *Topology {
-	t := &Topology{Delegates: map[types.NamespacedName]bool{}}
-	t.Gateways, t.Workloads = gateways(s)
-	byName := make(map[types.NamespacedName]*Gateway, len(t.Gateways))
-	for _, g := range t.Gateways {
+func Build(s *snapshot.Snapshot) *Topology { return (&Topology{}).Next(s) }
+
+// Next is the topology of a later snapshot. It shares with t the routes of VirtualServices that have not changed, and
+// whose delegates have not.
+func (t *Topology) Next(s *snapshot.Snapshot) *Topology {
+	next := &Topology{Delegates: map[types.NamespacedName]bool{}}
+	next.Gateways, next.Workloads = gateways(s)
+	byName := make(map[types.NamespacedName]*Gateway, len(next.Gateways))
+	for _, g := range next.Gateways {
 		byName[g.NamespacedName] = g
 	}
 	delegates := map[types.NamespacedName]*networkingv1.VirtualService{}
@@ -112,26 +124,37 @@ func Build(s *snapshot.Snapshot) *Topology {
 			delegates[types.NamespacedName{Namespace: vs.Namespace, Name: vs.Name}] = vs
 		}
 	}
+	before := make(map[types.NamespacedName]*VirtualService, len(t.VirtualServices))
+	for _, v := range t.VirtualServices {
+		before[v.NamespacedName] = v
+	}
+	next.VirtualServices = make([]*VirtualService, 0, len(s.VirtualServices))
 	for _, vs := range s.VirtualServices {
 		if IsDelegate(vs) {
 			continue
 		}
-		v := &VirtualService{
-			NamespacedName: types.NamespacedName{Namespace: vs.Namespace, Name: vs.Name},
-			Object:         vs,
-			Key:            Key(vs.Namespace, vs.Name),
+		v := &VirtualService{NamespacedName: types.NamespacedName{Namespace: vs.Namespace, Name: vs.Name}, Object: vs}
+		if was := before[v.NamespacedName]; was != nil && was.current(vs, delegates) {
+			v.Key, v.Routes, v.delegates = was.Key, was.Routes, was.delegates
+		} else {
+			v.Key = Key(vs.Namespace, vs.Name)
+			v.readRoutes(delegates)
+		}
+		for _, d := range v.delegates {
+			if d.object != nil {
+				next.Delegates[d.NamespacedName] = true
+			}
 		}
 		bindGateways(v, byName)
-		v.Routes = t.routes(vs, delegates)
-		t.VirtualServices = append(t.VirtualServices, v)
+		next.VirtualServices = append(next.VirtualServices, v)
 	}
-	slices.SortFunc(t.VirtualServices, func(a, b *VirtualService) int { return compareNames(a.NamespacedName, b.NamespacedName) })
-	for _, v := range t.VirtualServices {
+	slices.SortFunc(next.VirtualServices, func(a, b *VirtualService) int { return compareNames(a.NamespacedName, b.NamespacedName) })
+	for _, v := range next.VirtualServices {
 		for _, g := range v.Gateways {
 			g.Bound = append(g.Bound, v)
 		}
 	}
-	return t
+	return next
 }
 
 // Key is the value of metadata.filter_metadata.istio.config on every route that istiod makes from a VirtualService.
