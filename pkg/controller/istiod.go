@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -23,10 +24,10 @@ import (
 // How istiod is found and trusted in a cluster: as every proxy of the mesh does it.
 const (
 	istiodService = "istiod"
-	// tlsPort is the name of the port with TLS in the Service of an Istio installation.
-	tlsPort = "https-dns"
-	// metricsPort is where every istiod serves its metrics.
-	metricsPort = "15014"
+	// tlsPort is the name of the port with TLS in the Service of an Istio installation, metricsPort of that with metrics.
+	tlsPort, metricsPort = "https-dns", "http-monitoring"
+	// metricsDefault is for a Service that does not name it.
+	metricsDefault = "15014"
 	// rootCertificate is the ConfigMap that istiod puts into every namespace, and its key.
 	rootCertificate, rootCertificateKey = "istio-ca-root-cert", "root-cert.pem"
 )
@@ -99,17 +100,21 @@ func endpoints(ctx context.Context, api client.Reader, namespace, service string
 	}
 	var out []istiod.Address
 	for _, slice := range list.Items {
+		ports := map[string]string{}
 		for _, port := range slice.Ports {
-			if port.Name == nil || *port.Name != tlsPort || port.Port == nil {
-				continue
+			if port.Name != nil && port.Port != nil {
+				ports[*port.Name] = strconv.Itoa(int(*port.Port))
 			}
-			for _, e := range slice.Endpoints {
-				for _, a := range e.Addresses {
-					out = append(out, istiod.Address{
-						XDS:     net.JoinHostPort(a, strconv.Itoa(int(*port.Port))),
-						Metrics: "http://" + net.JoinHostPort(a, metricsPort) + "/metrics",
-					})
-				}
+		}
+		if ports[tlsPort] == "" {
+			continue
+		}
+		for _, e := range slice.Endpoints {
+			for _, a := range e.Addresses {
+				out = append(out, istiod.Address{
+					XDS:     net.JoinHostPort(a, ports[tlsPort]),
+					Metrics: "http://" + net.JoinHostPort(a, cmp.Or(ports[metricsPort], metricsDefault)) + "/metrics",
+				})
 			}
 		}
 	}
