@@ -10,18 +10,23 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Exit codes, the same for every command and output format.
+// Exit codes, the same for every output format. Those of diff are kubectl diff's: it asks whether something changes, and
+// not whether anything is wrong.
 const (
-	// exitFine: nothing worse than warnings.
+	// exitFine: nothing worse than warnings; no difference.
 	exitFine = 0
-	// exitErrors: the input has errors. What it compiles to is printed all the same.
+	// exitErrors: the input has errors, and what it compiles to is printed all the same; there are differences.
 	exitErrors = 1
 	// exitUsage: the command was used wrongly, or its input cannot be read.
 	exitUsage = 2
 )
 
-// errFindings ends a command whose findings, already printed, have an error among them.
-var errFindings = errors.New("the input has errors")
+var (
+	// errFindings ends a command whose findings, already printed, have an error among them.
+	errFindings = errors.New("the input has errors")
+	// errDifferences ends a diff that has printed some.
+	errDifferences = errors.New("there are differences")
+)
 
 // Main runs the command line and returns its exit code.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
@@ -34,7 +39,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	switch {
 	case err == nil:
 		return exitFine
-	case errors.Is(err, errFindings):
+	case errors.Is(err, errFindings), errors.Is(err, errDifferences):
 		return exitErrors
 	}
 	_, _ = fmt.Fprintf(stderr, "istio-plugins: %v\n", err)
@@ -50,10 +55,11 @@ or Gateway annotated "istio.io/plugins: cors, key-auth" runs exactly these
 plugins, in that order, on the gateway's own Envoy.
 
 Exit codes: 0 if nothing is worse than a warning, 1 if the input has errors,
-2 if the command was used wrongly or its input cannot be read.`,
+2 if the command was used wrongly or its input cannot be read. Those of diff are
+kubectl diff's: 0 if nothing would change, 1 if something would, 2 for errors.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newCompile(), newLint(), newExplain(), newCatalog(), newController(), newVersion())
+	root.AddCommand(newCompile(), newLint(), newExplain(), newDiff(), newCatalog(), newController(), newVersion())
 	return root
 }

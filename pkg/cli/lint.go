@@ -9,7 +9,6 @@ import (
 
 	"github.com/istio-plugins/istio-plugins/pkg/compile"
 	"github.com/istio-plugins/istio-plugins/pkg/finding"
-	"github.com/istio-plugins/istio-plugins/pkg/lint"
 	"github.com/istio-plugins/istio-plugins/pkg/validate"
 )
 
@@ -62,7 +61,7 @@ version that your Istio's proxy is made from.
 				return err
 			}
 			r := compile.Compile(s)
-			findings := append(r.Findings, lint.Check(s, r)...)
+			findings := allFindings(s, r)
 			if envoy != "" {
 				refused, err := validate.Check(cmd.Context(), envoy, s, r)
 				if err != nil {
@@ -100,6 +99,13 @@ type objectJSON struct {
 }
 
 func printJSONFindings(w io.Writer, findings []finding.Finding) error {
+	if err := printJSON(w, findingsJSON(findings)); err != nil {
+		return err
+	}
+	return judge(findings)
+}
+
+func findingsJSON(findings []finding.Finding) []findingJSON {
 	out := make([]findingJSON, len(findings))
 	for i, f := range findings {
 		out[i] = findingJSON{
@@ -110,10 +116,7 @@ func printJSONFindings(w io.Writer, findings []finding.Finding) error {
 			out[i].Related = append(out[i].Related, objectJSON(o))
 		}
 	}
-	if err := printJSON(w, out); err != nil {
-		return err
-	}
-	return judge(findings)
+	return out
 }
 
 // printJSON writes a value for people and scripts alike.
