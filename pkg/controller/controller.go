@@ -154,7 +154,7 @@ func add(m manager.Manager, o Options) error {
 
 	var applied atomic.Bool
 	r := &reconciler{
-		options: o.Snapshot, inputs: inputs, writer: writer, accepted: accepted, metrics: numbers, pulse: &pulse{},
+		options: o.Snapshot, inputs: inputs, writer: writer, accepted: accepted, metrics: numbers, pulse: &pulse{}, compared: map[string]comparison{},
 		publish: func(out *outcome) {
 			applied.Store(true)
 			reporter.publish(out)

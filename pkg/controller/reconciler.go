@@ -12,6 +12,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 	"google.golang.org/protobuf/proto"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -32,6 +33,8 @@ type reconciler struct {
 	accepted *acceptance
 	metrics  *metrics
 	pulse    *pulse
+	// compared remembers what was found equal, by keyOf.
+	compared map[string]comparison
 	// unfinished says that something is left to clean once gateways no longer need it.
 	unfinished atomic.Bool
 	// publish gives the outcome of a pass to whoever reports it.
@@ -219,6 +222,9 @@ func (p *pass) apply(ctx context.Context, stage emit.Stage) []string {
 	for _, key := range slices.Sorted(maps.Keys(p.wanted)) {
 		wanted := p.wanted[key]
 		id := workloadOf(wanted)
+		if there, ok := p.there[key]; ok && p.equal(key, wanted, there) {
+			continue // then it is so at every stage
+		}
 		if p.fresh[id] || p.accepted.installing(id) {
 			// A gateway asks for everything at once when it gets the filters, one by one, and a refusal is lost among the
 			// answers. Wasm plugins come when it is done.
@@ -263,6 +269,25 @@ func (p *pass) apply(ctx context.Context, stage emit.Stage) []string {
 		}
 	}
 	return slices.Sorted(maps.Keys(concerned))
+}
+
+// equal is emit.Equal, which need not look again at what it has seen.
+func (p *pass) equal(key string, wanted, there emit.Object) bool {
+	now := comparison{objectOf(wanted), objectOf(there).GetResourceVersion()}
+	if now.version != "" && p.compared[key] == now {
+		return true
+	}
+	if !emit.Equal(wanted, there) {
+		return false
+	}
+	p.compared[key] = now
+	return true
+}
+
+// comparison is a wanted object and the version of the one that is there, which have been found equal.
+type comparison struct {
+	wanted  client.Object
+	version string
 }
 
 // prune deletes what nothing wants any more, and no gateway can still ask for: tables, then bindings, then the fixed

@@ -202,7 +202,7 @@ func (r *reporter) tell(o *outcome) {
 			return true
 		}
 		left--
-		r.events.Eventf(targets[object], nil, kind, reason, "Compile", "%s", note[:min(len(note), maxNote)])
+		r.events.Eventf(targets[object], nil, kind, reason, "Compile", "%s", cut(note, maxNote))
 		return true
 	}
 	for _, object := range sortedObjects(now) {

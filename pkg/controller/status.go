@@ -60,10 +60,19 @@ func pluginStatus(spec *pluginsv1alpha1.PluginSpec, generation int64, before plu
 	}
 	for _, c := range []metav1.Condition{acceptedCondition, now} {
 		c.ObservedGeneration = generation
-		c.Message = c.Message[:min(len(c.Message), maxMessage)]
+		c.Message = cut(c.Message, maxMessage)
 		meta.SetStatusCondition(&status.Conditions, c)
 	}
 	return status
+}
+
+// cut shortens a text to so many bytes.
+func cut(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	const more = "…"
+	return strings.ToValidUTF8(text[:most-len(more)], "") + more
 }
 
 // unavailable says of routes that name a good plugin and do not run it for another reason.

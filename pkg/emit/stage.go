@@ -221,12 +221,68 @@ func Equal(wanted, there Object) bool {
 	switch {
 	case wanted.EnvoyFilter != nil && there.EnvoyFilter != nil:
 		w, t := wanted.EnvoyFilter, there.EnvoyFilter
-		return w == t || sameMeta(&w.ObjectMeta, &t.ObjectMeta) && proto.Equal(&w.Spec, &t.Spec)
+		return w == t || sameMeta(&w.ObjectMeta, &t.ObjectMeta) && sameFilter(&w.Spec, &t.Spec)
 	case wanted.WasmPlugin != nil && there.WasmPlugin != nil:
 		w, t := wanted.WasmPlugin, there.WasmPlugin
 		return w == t || sameMeta(&w.ObjectMeta, &t.ObjectMeta) && proto.Equal(&w.Spec, &t.Spec)
 	}
 	return false
+}
+
+// sameFilter is proto.Equal, but several times as fast: the structs of patches, which are nearly all of it, are compared
+// without reflection.
+func sameFilter(a, b *networking.EnvoyFilter) bool {
+	if a.Priority != b.Priority || len(a.ConfigPatches) != len(b.ConfigPatches) ||
+		!proto.Equal(a.WorkloadSelector, b.WorkloadSelector) || len(a.TargetRefs)+len(b.TargetRefs) > 0 {
+		return false
+	}
+	for i, p := range a.ConfigPatches {
+		q := b.ConfigPatches[i]
+		if p.ApplyTo != q.ApplyTo || p.GetPatch().GetOperation() != q.GetPatch().GetOperation() || p.GetPatch().GetFilterClass() != q.GetPatch().GetFilterClass() ||
+			!proto.Equal(p.Match, q.Match) || !sameStruct(p.GetPatch().GetValue(), q.GetPatch().GetValue()) {
+			return false
+		}
+	}
+	return true
+}
+
+func sameStruct(a, b *structpb.Struct) bool {
+	if a == b {
+		return true
+	}
+	if len(a.GetFields()) != len(b.GetFields()) {
+		return false
+	}
+	for name, v := range a.GetFields() {
+		if w, ok := b.GetFields()[name]; !ok || !sameValue(v, w) {
+			return false
+		}
+	}
+	return true
+}
+
+func sameValue(a, b *structpb.Value) bool {
+	if a == b {
+		return true
+	}
+	switch k := a.GetKind().(type) {
+	case *structpb.Value_StructValue:
+		l, ok := b.GetKind().(*structpb.Value_StructValue)
+		return ok && sameStruct(k.StructValue, l.StructValue)
+	case *structpb.Value_ListValue:
+		l, ok := b.GetKind().(*structpb.Value_ListValue)
+		return ok && slices.EqualFunc(k.ListValue.GetValues(), l.ListValue.GetValues(), sameValue)
+	case *structpb.Value_StringValue:
+		l, ok := b.GetKind().(*structpb.Value_StringValue)
+		return ok && k.StringValue == l.StringValue
+	case *structpb.Value_NumberValue:
+		l, ok := b.GetKind().(*structpb.Value_NumberValue)
+		return ok && k.NumberValue == l.NumberValue
+	case *structpb.Value_BoolValue:
+		l, ok := b.GetKind().(*structpb.Value_BoolValue)
+		return ok && k.BoolValue == l.BoolValue
+	}
+	return proto.Equal(a, b)
 }
 
 func sameMeta(wanted, there *metav1.ObjectMeta) bool {

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
 	networkingv1alpha3 "istio.io/client-go/pkg/apis/networking/v1alpha3"
 
 	"github.com/istio-plugins/istio-plugins/pkg/compile"
@@ -163,5 +164,35 @@ func TestNothingToDoIsNothingToDo(t *testing.T) {
 				t.Errorf("%s: %s would be written", stage, name)
 			}
 		}
+	}
+}
+
+// Equal is what proto.Equal says.
+func TestEqualIsProtoEqual(t *testing.T) {
+	a := objects(t, gateway+route("a", limit)+luaPlugin(before)+route("b", "mine"))
+	b := objects(t, gateway+route("a", limit)+luaPlugin(after)+route("c", "mine"))
+	differ := 0
+	for name := range a {
+		want := proto.Equal(&a[name].EnvoyFilter.Spec, &b[name].EnvoyFilter.Spec)
+		if got := emit.Equal(a[name], b[name]); got != want {
+			t.Errorf("%s: %v, and proto.Equal says %v", name, got, want)
+		}
+		if !want {
+			differ++
+		}
+		raw, err := proto.Marshal(&a[name].EnvoyFilter.Spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		copied := &networkingv1alpha3.EnvoyFilter{ObjectMeta: a[name].EnvoyFilter.ObjectMeta}
+		if err := proto.Unmarshal(raw, &copied.Spec); err != nil {
+			t.Fatal(err)
+		}
+		if !emit.Equal(a[name], emit.Object{EnvoyFilter: copied}) {
+			t.Errorf("%s differs from its copy", name)
+		}
+	}
+	if differ == 0 || differ == len(a) {
+		t.Errorf("%d of %d differ", differ, len(a))
 	}
 }
