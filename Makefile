@@ -4,7 +4,7 @@
 ENVOY_VERSIONS := 1.37.0 1.40.0
 CONTROLLER_GEN := sigs.k8s.io/controller-tools/cmd/controller-gen@v0.21.0
 # GENERATED is where `make generate` writes.
-GENERATED      := crds pkg/apis manifests/base/role.yaml
+GENERATED      := crds pkg/apis manifests/base/role.yaml manifests/webhook/role.yaml
 FUZZTIME       := 30s
 IMAGE          := istio-plugins:dev
 ARCH           := $(shell go env GOARCH)
@@ -44,6 +44,7 @@ generate: ## Generate deepcopy code and crds/ from the types in pkg/apis, and th
 	go run $(CONTROLLER_GEN) object paths=./pkg/apis/...
 	go run $(CONTROLLER_GEN) crd paths=./pkg/apis/... output:crd:dir=crds
 	go run $(CONTROLLER_GEN) rbac:roleName=istio-plugins paths=./pkg/controller/... output:rbac:dir=manifests/base
+	go run $(CONTROLLER_GEN) rbac:roleName=istio-plugins-webhook paths=./pkg/webhook/... output:rbac:dir=manifests/webhook
 
 check: lint generate ## Lint, and fail when generated files are not as committed.
 	@test -z "$$(git status --porcelain $(GENERATED))" || { git status --short $(GENERATED); git diff $(GENERATED); exit 1; }
@@ -63,7 +64,7 @@ fuzz: ## Fuzz every fuzz test for FUZZTIME.
 ##### Run the whole
 
 .PHONY: e2e demo clean
-e2e: debian-etcd debian-wat2wasm $(STACK) ## Run the cases on istiod and Envoy, without and with an API server.
+e2e: debian-etcd debian-wat2wasm $(STACK) $(BIN)/kubectl $(BIN)/image.tar ## Run the cases on istiod and Envoy, without and with an API server.
 	cd e2e && go test -timeout 30m ./...
 
 demo: debian-etcd debian-curl $(STACK) $(KUBECTL) ## Start the whole stack and show samples/quickstart. KEEP=1 leaves it running.

@@ -618,13 +618,12 @@ func (w *world) controller(t *testing.T) *rest.Config {
 	user := []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: name}}
 	for _, o := range []client.Object{
 		&rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
-			{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"create"}},
-			{APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{webhook.DefaultName}, Verbs: []string{"get", "list", "watch", "update"}},
+			{APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{webhook.DefaultName}, Verbs: []string{"list", "watch", "update"}},
 		}},
 		&rbacv1.RoleBinding{ObjectMeta: meta, Subjects: user, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name}},
 		&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: []rbacv1.PolicyRule{{
 			APIGroups: []string{admissionregistrationv1.GroupName}, Resources: []string{"validatingwebhookconfigurations"},
-			ResourceNames: []string{webhook.ConfigurationName("")}, Verbs: []string{"get", "list", "watch", "patch"},
+			ResourceNames: []string{webhook.ConfigurationName("")}, Verbs: []string{"list", "watch", "patch"},
 		}}},
 		&rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: name}, Subjects: user, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name}},
 	} {
@@ -637,7 +636,7 @@ func (w *world) controller(t *testing.T) *rest.Config {
 	return config
 }
 
-// testService: in a cluster the configuration is installed by others, and only the bundle is ours.
+// testService: in a cluster the configuration and an empty Secret are installed by others, and only what is in them is ours.
 func testService(t *testing.T, w *world) {
 	at := admissionregistrationv1.WebhookClientConfig{Service: &admissionregistrationv1.ServiceReference{Namespace: namespace, Name: webhook.DefaultName}}
 	install := func() *admissionregistrationv1.ValidatingWebhookConfiguration {
@@ -655,6 +654,9 @@ func testService(t *testing.T, w *world) {
 			if err != nil {
 				return err
 			}
+			if len(s.Data["ca.crt"]) == 0 {
+				return errors.New("the Secret is empty")
+			}
 			c, err := w.configuration(ctx)
 			if err != nil {
 				return err
@@ -670,7 +672,11 @@ func testService(t *testing.T, w *world) {
 		})
 	}
 	// The Secret that other tests have left is not this one's.
-	if err := client.IgnoreNotFound(w.Delete(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: webhook.DefaultName}})); err != nil {
+	empty := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: webhook.DefaultName}}
+	if err := client.IgnoreNotFound(w.Delete(t.Context(), empty)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Create(t.Context(), empty); err != nil {
 		t.Fatal(err)
 	}
 	installed := install()

@@ -76,11 +76,11 @@ type Options struct {
 // DefaultName is the name of the Service and of the Secret.
 const DefaultName = "istio-plugins-webhook"
 
-// The Secret and the configuration are read and written by name; a Secret can be created under any.
+// The Secret and the configuration are installed with the controller, and read and written by name. To create Secrets is not
+// among the rights: who may do that, and read them, can get a token of every service account of the namespace.
 //
-// +kubebuilder:rbac:groups="",namespace=istio-system,resources=secrets,verbs=create
-// +kubebuilder:rbac:groups="",namespace=istio-system,resources=secrets,resourceNames=istio-plugins-webhook,verbs=get;list;watch;update
-// +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=validatingwebhookconfigurations,resourceNames=istio-plugins,verbs=get;list;watch;patch
+// +kubebuilder:rbac:groups="",namespace=istio-system,resources=secrets,resourceNames=istio-plugins-webhook,verbs=list;watch;update
+// +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=validatingwebhookconfigurations,resourceNames=istio-plugins,verbs=list;watch;patch
 
 // Add adds the webhooks and their certificates to a manager. Every replica serves, whoever is the leader.
 func Add(mgr manager.Manager, o Options) error {
