@@ -88,7 +88,9 @@ type pass struct {
 	live *emit.Live
 	// there are the objects as they are, and in the course of the pass become; wanted as they should be. By keyOf.
 	there, wanted map[string]emit.Object
-	gateways      gateways
+	// versions of what is there, by keyOf.
+	versions map[string]string
+	gateways gateways
 	// suspects are what gateways may refuse, and whose it is.
 	suspects map[emit.Entry]finding.Object
 	// fresh gateways do not have the fixed filters yet.
@@ -108,7 +110,7 @@ func (r *reconciler) pass(s *snapshot.Snapshot, result *compile.Result) *pass {
 	p := &pass{
 		reconciler: r, live: emit.NewLive(s.EnvoyFilters), gateways: gateways{},
 		there: map[string]emit.Object{}, wanted: map[string]emit.Object{}, failed: map[string]error{}, fresh: map[string]bool{}, suspects: map[emit.Entry]finding.Object{},
-		held: map[string]bool{},
+		held: map[string]bool{}, versions: map[string]string{},
 	}
 	add := func(into map[string]emit.Object, o emit.Object) {
 		if key := keyOf(objectOf(o)); o.Name() != istiod.MarkName {
@@ -120,6 +122,9 @@ func (r *reconciler) pass(s *snapshot.Snapshot, result *compile.Result) *pass {
 	}
 	for _, o := range s.WasmPlugins {
 		add(p.there, emit.Object{WasmPlugin: o})
+	}
+	for key, o := range p.there {
+		p.versions[key] = objectOf(o).GetResourceVersion()
 	}
 	for _, o := range result.Objects {
 		add(p.wanted, o)
@@ -257,7 +262,7 @@ func (p *pass) apply(ctx context.Context, stage emit.Stage) []string {
 	clear(concerned)
 	for _, rank := range slices.Sorted(maps.Keys(ranks)) {
 		objects := slices.DeleteFunc(ranks[rank], func(o emit.Object) bool { return p.failed[workloadOf(o)] != nil })
-		failed := p.writer.write(ctx, objects)
+		failed := p.writer.write(ctx, objects, p.versions)
 		for _, o := range objects {
 			if err := failed[o.Name()]; err != nil {
 				p.failed[workloadOf(o)] = fmt.Errorf("%s %s: %w", stage, o.Name(), err)

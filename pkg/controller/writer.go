@@ -82,19 +82,34 @@ func objectOf(o emit.Object) client.Object {
 
 // write applies objects and returns when informers have them. It returns the names of those that the API server did not
 // take, with its errors; the others are written.
-func (w *writer) write(ctx context.Context, objects []emit.Object) map[string]error {
+//
+// versions are those of the objects that are there, as they were seen, and become those that are written. What somebody
+// else has written since is not overwritten: a controller that has lost its lease without knowing it must not undo what
+// the next one has done.
+func (w *writer) write(ctx context.Context, objects []emit.Object, versions map[string]string) map[string]error {
+	var mu sync.Mutex
 	return w.each(ctx, objects, "apply", func(ctx context.Context, o emit.Object) (string, error) {
-		return w.apply(ctx, o)
+		key := keyOf(objectOf(o))
+		mu.Lock()
+		seen := versions[key]
+		mu.Unlock()
+		version, err := w.apply(ctx, o, seen)
+		if err == nil && !w.dry {
+			mu.Lock()
+			versions[key] = version
+			mu.Unlock()
+		}
+		return version, err
 	})
 }
 
 // delete removes objects and returns when informers no longer have them.
 func (w *writer) delete(ctx context.Context, objects []emit.Object) map[string]error {
 	return w.each(ctx, objects, "delete", func(ctx context.Context, o emit.Object) (string, error) {
-		// It is deleted as it was seen, or not at all: somebody may have made it anew.
+		// It is deleted as it was seen, or not at all: somebody may have made it anew, or need it again.
 		object := objectOf(o)
-		uid := object.GetUID()
-		err := w.client.Delete(ctx, object, client.Preconditions{UID: &uid})
+		uid, version := object.GetUID(), object.GetResourceVersion()
+		err := w.client.Delete(ctx, object, client.Preconditions{UID: &uid, ResourceVersion: &version})
 		return "", client.IgnoreNotFound(err)
 	})
 }
@@ -126,12 +141,20 @@ func (w *writer) each(ctx context.Context, objects []emit.Object, verb string, d
 	return failed
 }
 
-// apply writes one object and returns its version. Where others have added fields that are not ours to remove by
-// server-side apply, the object is replaced.
-func (w *writer) apply(ctx context.Context, o emit.Object) (string, error) {
+// apply writes one object, over this version of it unless that is empty, and returns its new version. Where others have
+// added fields that are not ours to remove by server-side apply, the object is replaced.
+func (w *writer) apply(ctx context.Context, o emit.Object, over string) (string, error) {
 	wanted := manifest.Of(o)
 	u := &unstructured.Unstructured{Object: manifest.Of(o)}
-	if err := w.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.ForceOwnership, client.FieldOwner(fieldOwner)); err != nil {
+	u.SetResourceVersion(over)
+	err := w.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.ForceOwnership, client.FieldOwner(fieldOwner))
+	if apierrors.IsConflict(err) {
+		// Informers are behind. What they will have then is news, even if it was written here.
+		w.mu.Lock()
+		delete(w.versions, keyOf(objectOf(o)))
+		w.mu.Unlock()
+	}
+	if err != nil {
 		return "", err
 	}
 	if !reflect.DeepEqual(u.Object["spec"], wanted["spec"]) {
