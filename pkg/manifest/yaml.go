@@ -12,6 +12,9 @@ import (
 
 // YAML writes objects as documents of one file.
 func YAML(w io.Writer, objects []emit.Object) error {
+	if len(objects) == 0 {
+		return nil // the library cannot end what it has not begun
+	}
 	e := yaml.NewEncoder(w)
 	e.SetIndent(2)
 	for _, o := range objects {

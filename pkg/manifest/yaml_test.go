@@ -150,3 +150,10 @@ func TestWritingFailsIfTheOutputDoes(t *testing.T) {
 type full struct{}
 
 func (full) Write([]byte) (int, error) { return 0, io.ErrShortWrite }
+
+func TestNoObjectsAreNothing(t *testing.T) {
+	var out strings.Builder
+	if err := YAML(&out, nil); err != nil || out.Len() > 0 {
+		t.Errorf("%q, %v", out.String(), err)
+	}
+}
