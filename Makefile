@@ -52,7 +52,7 @@ check: lint generate ## Lint, and fail when generated files are not as committed
 golden: ## Write the golden files anew; review them with git diff.
 	UPDATE_GOLDEN=1 go test ./...
 
-bench: debian-wrk $(BIN)/envoy-$(BENCH_ENVOY) ## Run the benchmarks and print tables. BENCH_SHORT=1 takes a few minutes.
+bench: debian-wrk debian-etcd $(STACK) ## Run the benchmarks and print tables. BENCH_SHORT=1 takes a few minutes.
 	go test -run '^$$' -bench . -benchmem ./...
 	cd e2e && go run ./bench -envoy ../$(BIN)/envoy-$(BENCH_ENVOY) $(if $(BENCH_SHORT),-short)
 
@@ -65,7 +65,7 @@ fuzz: ## Fuzz every fuzz test for FUZZTIME.
 
 .PHONY: e2e demo clean
 e2e: debian-etcd debian-wat2wasm $(STACK) $(BIN)/kubectl $(BIN)/image.tar ## Run the cases on istiod and Envoy, without and with an API server.
-	cd e2e && go test -timeout 30m ./...
+	cd e2e && go test -p 1 -timeout 30m ./...
 
 demo: debian-etcd debian-curl $(STACK) $(KUBECTL) ## Start the whole stack and show samples/quickstart. KEEP=1 leaves it running.
 	cd e2e && go run ./demo -bin ../$(BIN) -kubectl $(KUBECTL) $(if $(KEEP),-keep)
