@@ -28,9 +28,10 @@ const (
 	reportPause = 100 * time.Millisecond
 	// reportRetry is the pause after an API server that did not take a report.
 	reportRetry = 5 * time.Second
-	// maxEvents bounds the Events of one report: one mistake may concern 10,000 objects, and etcd must bear it. The
-	// Plugin's status, the log and the metrics tell the whole.
-	maxEvents = 100
+	// maxEvents bounds the Events of one report, eventPause is the time to the next if there are more: one mistake may
+	// concern 10,000 objects, and etcd must bear it.
+	maxEvents  = 100
+	eventPause = 10 * time.Second
 	// maxNote is the longest note that the API server takes.
 	maxNote = 1024
 )
@@ -192,23 +193,30 @@ func (r *reporter) write(ctx context.Context, object client.Object, status any) 
 }
 
 // tell makes an Event for each error that an annotated object did not have before, and one for each that it no longer has.
+// What does not fit into this report is told in the next.
 func (r *reporter) tell(o *outcome) {
 	now := errorsByTarget(o)
 	targets := annotated(o)
-	left, suppressed := maxEvents, 0
+	left := maxEvents
 	event := func(object finding.Object, kind, reason, note string) bool {
-		if left == 0 {
-			suppressed++
-			return true
+		if left--; left < 0 {
+			return false
 		}
-		left--
 		r.events.Eventf(targets[object], nil, kind, reason, "Compile", "%s", cut(note, maxNote))
 		return true
 	}
+	told := map[finding.Object]map[string]bool{}
+	note := func(object finding.Object, key string) {
+		if told[object] == nil {
+			told[object] = map[string]bool{}
+		}
+		told[object][key] = true
+	}
 	for _, object := range sortedObjects(now) {
 		for _, f := range now[object] {
-			if key := keyOfFinding(f); !r.told[object][key] {
-				event(object, corev1.EventTypeWarning, string(f.Reason), noteOf(object, f))
+			key := keyOfFinding(f)
+			if r.told[object][key] || event(object, corev1.EventTypeWarning, string(f.Reason), noteOf(object, f)) {
+				note(object, key)
 			}
 		}
 	}
@@ -216,25 +224,17 @@ func (r *reporter) tell(o *outcome) {
 		if targets[object] == nil {
 			continue // it is gone
 		}
-		still := map[string]bool{}
-		for _, f := range now[object] {
-			still[keyOfFinding(f)] = true
-		}
 		for _, key := range slices.Sorted(maps.Keys(r.told[object])) {
-			if !still[key] {
-				event(object, corev1.EventTypeNormal, "Resolved", "no longer: "+key)
+			still := slices.ContainsFunc(now[object], func(f finding.Finding) bool { return keyOfFinding(f) == key })
+			if !still && !event(object, corev1.EventTypeNormal, "Resolved", "no longer: "+key) {
+				note(object, key)
 			}
 		}
 	}
-	if suppressed > 0 {
-		r.log.Info("there are more Events than one report makes", "made", maxEvents, "left out", suppressed)
-	}
-	r.told = map[finding.Object]map[string]bool{}
-	for object, findings := range now {
-		r.told[object] = map[string]bool{}
-		for _, f := range findings {
-			r.told[object][keyOfFinding(f)] = true
-		}
+	r.told = told
+	if left < 0 {
+		r.log.Info("there are more Events than one report makes, the rest follows", "made", maxEvents, "left", -left)
+		time.AfterFunc(eventPause, r.poke)
 	}
 }
 
