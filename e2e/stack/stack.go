@@ -182,6 +182,7 @@ func (s *Stack) startAPIServer(ctx context.Context, etcdURL string) error {
 		// Nothing runs pods here, and nobody makes the service accounts that this plugin waits for.
 		"--disable-admission-plugins=ServiceAccount",
 	}
+	s.apiFlags = append(s.apiFlags, s.options.APIServer...)
 	return s.StartAPIServer(ctx)
 }
 
