@@ -16,6 +16,7 @@ import (
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/jwt"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/keyauth"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/ratelimiting"
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/redirect"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/requestsizelimiting"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/requesttermination"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/requesttransformer"
@@ -36,6 +37,7 @@ func All() []*builtin.Builtin {
 		jwt.Builtin,
 		keyauth.Builtin,
 		ratelimiting.Builtin,
+		redirect.Builtin,
 		requestsizelimiting.Builtin,
 		requesttermination.Builtin,
 		requesttransformer.Builtin,
