@@ -129,6 +129,9 @@ func Start(ctx context.Context, o Options) (*Gateway, error) {
 // Stop ends Envoy.
 func (g *Gateway) Stop() { g.process.Stop(stopGrace) }
 
+// Kill ends Envoy as kill -9 does.
+func (g *Gateway) Kill() { g.process.Kill() }
+
 // PID is the id of Envoy's process.
 func (g *Gateway) PID() int { return g.process.PID() }
 
