@@ -29,7 +29,7 @@ type input struct {
 func (in *input) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringSliceVarP(&in.paths, "filename", "f", nil, "file or folder with objects, - for stdin; repeatable")
-	f.StringVarP(&in.namespace, "namespace", "n", "", "namespace of objects that name none (default default, or the context's with a cluster)")
+	f.StringVarP(&in.namespace, "namespace", "n", "", "namespace of objects that name none (default \"default\", or the context's with a cluster)")
 	must(cmd.MarkFlagFilename("filename", "yaml", "yml", "json"))
 	in.connection.flags(cmd)
 	in.installation.flags(cmd)

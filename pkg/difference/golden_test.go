@@ -70,6 +70,20 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+func TestTheReadmeShowsADifference(t *testing.T) {
+	page, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown, err := os.ReadFile("testdata/config/diff.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(page), "```\n"+string(shown)+"```\n") {
+		t.Error("README.md shows something else than testdata/config/diff.txt")
+	}
+}
+
 // testBack compares the other way round: what appears one way goes away the other.
 func testBack(t *testing.T, before, after difference.Side, d difference.Difference) {
 	t.Helper()
