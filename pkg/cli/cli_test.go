@@ -9,6 +9,10 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"github.com/istio-plugins/istio-plugins/pkg/difference"
+	"github.com/istio-plugins/istio-plugins/pkg/files"
+	"github.com/istio-plugins/istio-plugins/pkg/snapshot"
 )
 
 func run(stdin string, args ...string) (code int, stdout, stderr string) {
@@ -37,6 +41,8 @@ func TestExitCodes(t *testing.T) {
 		"a kubeconfig that is not there": {[]string{"lint", "--kubeconfig", "/nowhere/config"}, 2, "/nowhere/config"},
 		"a context that is not there":    {[]string{"lint", "--kubeconfig", "testdata/kubeconfig", "--context", "nowhere"}, 2, "the kubeconfig has no such context"},
 		"a cluster that is not there":    {[]string{"lint", "--kubeconfig", "testdata/kubeconfig"}, 2, "the cluster does not answer; look whether it runs"},
+		"diff without files":             {[]string{"diff"}, 2, "nothing to compare: name the files that change with -f"},
+		"diff without a cluster":         {[]string{"diff", "-f", good}, 2, "there is no kubeconfig"},
 		"files and a cluster":            {[]string{"lint", "-f", good, "--context", "here"}, 2, "give one of them"},
 		"a file that is not there":       {[]string{"lint", "-f", "nowhere.yaml"}, 2, "nowhere.yaml"},
 		"an unknown flag":                {[]string{"compile", "--file", good}, 2, "unknown flag: --file"},
@@ -163,6 +169,36 @@ func TestExplainAsJSONHasAStableShape(t *testing.T) {
 	}
 	if raw != string(want) {
 		t.Errorf("got %s", raw)
+	}
+}
+
+func TestADifferenceAsJSONHasAStableShape(t *testing.T) {
+	read := func(paths ...string) *snapshot.Snapshot {
+		s, err := files.Load(snapshot.Options{}, "demo", paths, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	const folder = "../difference/testdata/"
+	before := read(folder+"gateway.yaml", folder+"refuse/before.yaml")
+	after := snapshot.Overlay(before, read(folder+"refuse/change.yaml"))
+	var got strings.Builder
+	for _, side := range []*snapshot.Snapshot{after, before} {
+		if err := printJSONDifference(&got, difference.Compare(sideOf(before), sideOf(side), false)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text := sourceID.ReplaceAllString(got.String(), `"(a Lua source)",`)
+	want, err := os.ReadFile("testdata/diff.json")
+	if os.Getenv("UPDATE_GOLDEN") != "" {
+		want, err = []byte(text), os.WriteFile("testdata/diff.json", []byte(text), 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text != string(want) {
+		t.Errorf("got %s", text)
 	}
 }
 
