@@ -9,8 +9,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/big"
+	"net/http"
 	"slices"
-	"strconv"
 	"time"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -22,18 +22,13 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/jsonreply"
 	"github.com/istio-plugins/istio-plugins/pkg/config"
 	"github.com/istio-plugins/istio-plugins/pkg/part"
 )
 
 //go:embed schema.yaml
 var schema []byte
-
-//go:embed handler.lua
-var handler string
-
-//go:embed passed.lua
-var passed string
 
 // Builtin is the plugin.
 var Builtin = &builtin.Builtin{
@@ -79,16 +74,15 @@ func build(use builtin.Use, v config.Value) ([]part.Part, []builtin.Problem) {
 	if slices.ContainsFunc(problems, func(p builtin.Problem) bool { return !p.Warning }) {
 		return nil, problems
 	}
-	id := use.Key()
-	filter := part.Native{Config: fault(s, delay, id)}
+	filter := part.Native{Config: fault(s, delay, use.Key())}
 	if s.Abort == nil {
 		return []part.Part{filter}, problems
 	}
-	answer := config.Value{"id": id}
+	status := http.StatusOK // of an abort by a gRPC status
 	if s.Abort.HTTPStatus != nil {
-		answer["status"] = strconv.Itoa(int(*s.Abort.HTTPStatus))
+		status = int(*s.Abort.HTTPStatus)
 	}
-	return []part.Part{use.Lua(handler, answer), filter, use.Lua(passed, config.Value{"id": id})}, problems
+	return jsonreply.Around(use, filter, status, "fault filter abort"), problems
 }
 
 // check holds the rules that go beyond the schema, and reads the delay.
@@ -111,13 +105,13 @@ func check(s settings) (delay time.Duration, problems []builtin.Problem) {
 		}
 	}
 	if s.Abort != nil {
-		http, grpc := s.Abort.HTTPStatus != nil, s.Abort.GRPCStatus != nil
+		byHTTP, byGRPC := s.Abort.HTTPStatus != nil, s.Abort.GRPCStatus != nil
 		switch {
-		case http && grpc:
+		case byHTTP && byGRPC:
 			refuse("abort", "has http_status and grpc_status, one of them is needed")
-		case !http && !grpc:
+		case !byHTTP && !byGRPC:
 			refuse("abort", "needs http_status or grpc_status")
-		case grpc:
+		case byGRPC:
 			problems = append(problems, builtin.Problem{Path: "abort.grpc_status", Warning: true,
 				Message: "a request that is not gRPC is answered 200, use http_status for those"})
 		}
