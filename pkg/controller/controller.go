@@ -126,7 +126,7 @@ func add(m manager.Manager, o Options) error {
 	}
 	numbers := newMetrics(ctrlmetrics.Registry)
 	writer := newWriter(direct, m.GetCache(), o.DryRun, numbers)
-	inputs, err := newInputs(m, direct, o, writer.ours)
+	inputs, err := newInputs(m, direct, o, writer)
 	if err != nil {
 		return err
 	}

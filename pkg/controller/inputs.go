@@ -94,8 +94,9 @@ type inputs struct {
 	// api reads what the cache has the metadata of only.
 	api    client.Reader
 	scheme *runtime.Scheme
-	// ours says whether an object is as the writer has left it.
+	// ours says whether an object is as the writer has left it, lost is told of one that is not.
 	ours func(client.Object) bool
+	lost func(context.Context, client.Object)
 
 	mu sync.Mutex
 	// served says which of the optional kinds the API server has.
@@ -104,9 +105,9 @@ type inputs struct {
 	configMaps map[types.NamespacedName]*corev1.ConfigMap
 }
 
-func newInputs(m manager.Manager, direct client.Reader, o Options, ours func(client.Object) bool) (*inputs, error) {
+func newInputs(m manager.Manager, direct client.Reader, o Options, w *writer) (*inputs, error) {
 	in := &inputs{
-		Reader: m.GetCache(), labelled: map[string]cache.Cache{}, api: direct, scheme: m.GetScheme(), ours: ours,
+		Reader: m.GetCache(), labelled: map[string]cache.Cache{}, api: direct, scheme: m.GetScheme(), ours: w.ours, lost: w.restore,
 		served: map[string]bool{}, configMaps: map[types.NamespacedName]*corev1.ConfigMap{},
 	}
 	for n := 0; len(kindsOf(n)) > 0; n++ {
@@ -287,11 +288,22 @@ func (in *inputs) handler(k cluster.Kind, wake func(workqueue.TypedRateLimitingI
 	}
 	return handler.Funcs{
 		CreateFunc: func(_ context.Context, e event.CreateEvent, q queue) { one(e.Object, q) },
-		DeleteFunc: func(_ context.Context, e event.DeleteEvent, q queue) { one(e.Object, q) },
-		UpdateFunc: func(_ context.Context, e event.UpdateEvent, q queue) {
-			if changed(e.ObjectOld, e.ObjectNew) {
-				one(e.ObjectNew, q)
+		DeleteFunc: func(ctx context.Context, e event.DeleteEvent, q queue) {
+			if k.Generated {
+				in.lost(ctx, e.Object)
+				wake(q) // an informer that missed the deletion tells of it with the version that it knows, which is ours
+				return
 			}
+			one(e.Object, q)
+		},
+		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q queue) {
+			if !changed(e.ObjectOld, e.ObjectNew) {
+				return
+			}
+			if k.Generated && !in.ours(e.ObjectNew) {
+				in.lost(ctx, e.ObjectNew)
+			}
+			one(e.ObjectNew, q)
 		},
 	}
 }

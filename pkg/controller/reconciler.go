@@ -63,6 +63,7 @@ func (r *reconciler) Reconcile(ctx context.Context, _ reconcile.Request) (ctrl.R
 	result := compile.Compile(s)
 	r.metrics.compiled(time.Since(begin), result)
 	begin = time.Now()
+	r.writer.guard(result.Objects)
 	p := r.pass(s, result)
 	err = p.run(ctx)
 	if ctx.Err() != nil {

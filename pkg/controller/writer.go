@@ -44,6 +44,8 @@ type writer struct {
 	mu sync.Mutex
 	// versions of what was written last, by kind and name.
 	versions map[string]string
+	// filters are the objects with the fixed filters as they should be, by kind and name.
+	filters map[string]emit.Object
 }
 
 // To apply is to patch, and to create what is not there yet.
@@ -78,6 +80,35 @@ func objectOf(o emit.Object) client.Object {
 		return o.WasmPlugin
 	}
 	return o.EnvoyFilter
+}
+
+// guard notes how the objects with fixed filters should be.
+func (w *writer) guard(objects []emit.Object) {
+	filters := map[string]emit.Object{}
+	for _, o := range objects {
+		if emit.Rank(o) == emit.RankFilters {
+			filters[keyOf(objectOf(o))] = o
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.filters = filters
+}
+
+// restore brings back the fixed filters that somebody has deleted or edited, at once: without them routes are open, and
+// istiod waits for 0.1 s until it tells the gateways. Everything else fails closed, and is for the next pass.
+func (w *writer) restore(ctx context.Context, lost client.Object) {
+	w.mu.Lock()
+	o, ok := w.filters[keyOf(lost)]
+	w.mu.Unlock()
+	if !ok || w.dry {
+		return
+	}
+	go func() {
+		_, err := w.apply(ctx, o, "")
+		w.metrics.written("apply", err)
+		logr.FromContextOrDiscard(ctx).Info("restored the fixed filters of a gateway, which somebody else has changed", "object", keyOf(lost), "error", err)
+	}()
 }
 
 // write applies objects and returns when informers have them. It returns the names of those that the API server did not
