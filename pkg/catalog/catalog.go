@@ -10,6 +10,7 @@ import (
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/correlationid"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/cors"
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/csrf"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/faultinjection"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/hmacauth"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/iprestriction"
@@ -31,6 +32,7 @@ func All() []*builtin.Builtin {
 		botdetection.Builtin,
 		correlationid.Builtin,
 		cors.Builtin,
+		csrf.Builtin,
 		faultinjection.Builtin,
 		hmacauth.Builtin,
 		iprestriction.Builtin,
