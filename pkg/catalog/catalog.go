@@ -8,6 +8,7 @@ import (
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/basicauth"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/botdetection"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/compression"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/correlationid"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/cors"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/csrf"
@@ -30,6 +31,7 @@ func All() []*builtin.Builtin {
 		acl.Builtin,
 		basicauth.Builtin,
 		botdetection.Builtin,
+		compression.Builtin,
 		correlationid.Builtin,
 		cors.Builtin,
 		csrf.Builtin,
