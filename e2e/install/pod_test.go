@@ -20,7 +20,6 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
-	appsv1 "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -74,11 +73,18 @@ func (w *world) startPod(t *testing.T) *pod {
 	if err != nil {
 		t.Fatal(err)
 	}
-	args := append(arguments(t, container, deployment),
+	args, variables := slices.Clone(container.Args), []string{}
+	for name, value := range environment(t, container, rootNamespace) {
+		variables = append(variables, name+"="+value)
+		for i := range args {
+			args[i] = strings.ReplaceAll(args[i], "$("+name+")", value)
+		}
+	}
+	args = append(args,
 		"--kubeconfig", kubeconfig, "--istiod-token-file", w.istiodToken(t, dir, spec),
 		"--metrics-address", loopback.Address(loopback.Port()), "--health-address", p.health, "--webhook-host", host, "--webhook-port", port)
 	cmd := exec.Command(w.program, args...)
-	cmd.Env = []string{}
+	cmd.Env = variables
 	if p.Process, err = process.Start(name, filepath.Join(dir, "log"), cmd, false); err != nil {
 		t.Fatal(err)
 	}
@@ -124,19 +130,21 @@ func answers(ctx context.Context, url string) error {
 	return nil
 }
 
-// arguments are the container's, with its variables filled in.
-func arguments(t *testing.T, c corev1.Container, d *appsv1.Deployment) []string {
+// environment of the container, by its names.
+func environment(t *testing.T, c corev1.Container, namespace string) map[string]string {
 	t.Helper()
-	args := slices.Clone(c.Args)
+	out := map[string]string{}
 	for _, variable := range c.Env {
-		if variable.ValueFrom == nil || variable.ValueFrom.FieldRef == nil || variable.ValueFrom.FieldRef.FieldPath != "metadata.namespace" {
+		switch from := variable.ValueFrom; {
+		case from != nil && from.FieldRef != nil && from.FieldRef.FieldPath == "metadata.namespace":
+			out[variable.Name] = namespace
+		case from != nil && from.ResourceFieldRef != nil && from.ResourceFieldRef.Resource == "limits.memory":
+			out[variable.Name] = strconv.FormatInt(c.Resources.Limits.Memory().Value(), 10)
+		default:
 			t.Fatalf("this kubelet does not know the variable %+v", variable)
 		}
-		for i := range args {
-			args[i] = strings.ReplaceAll(args[i], "$("+variable.Name+")", d.Namespace)
-		}
 	}
-	return args
+	return out
 }
 
 // token of a service account, as its pods get one.

@@ -1,7 +1,9 @@
 package install
 
 import (
-	"slices"
+	"context"
+	"fmt"
+	"strings"
 	"testing"
 
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -57,15 +59,19 @@ func expand(rules []rbacv1.PolicyRule, namespace string) []right {
 	return out
 }
 
-// checkRights fails where the controller may do what it has not done, or has tried what it may not do.
-func (w *world) checkRights(t *testing.T) {
+// awaitRights returns when the controller has made use of all its rights.
+func (w *world) awaitRights(t *testing.T) {
 	t.Helper()
-	for _, r := range w.rights(t) {
-		if !w.network.made(r) {
-			t.Errorf("the controller never needed to %s %s of group %q (namespace %q, name %q), but may", r.verb, r.resource, r.group, r.namespace, r.name)
+	await(t, func(context.Context) error {
+		var unused []string
+		for _, r := range w.rights(t) {
+			if !w.network.made(r) {
+				unused = append(unused, fmt.Sprintf("%s %s of group %q (namespace %q, name %q)", r.verb, r.resource, r.group, r.namespace, r.name))
+			}
 		}
-	}
-	for _, c := range slices.Compact(w.network.forbidden()) {
-		t.Errorf("the controller may not, but wants to: %s", c)
-	}
+		if len(unused) > 0 {
+			return fmt.Errorf("the controller does not need to, but may: %s", strings.Join(unused, "; "))
+		}
+		return nil
+	})
 }
