@@ -1,5 +1,5 @@
-// Command image packs the program into an OCI image, without Docker: a tar file with an OCI layout, which docker, podman,
-// ctr, skopeo and crane read. The same program gives the same bytes.
+// Command image packs the program into an OCI image, without Docker: a tar file with an OCI layout, which podman, ctr,
+// skopeo and new versions of Docker read. The same program gives the same bytes.
 package main
 
 import (
