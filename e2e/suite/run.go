@@ -428,6 +428,12 @@ func (r *run) clear(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	if w, ok := r.world.(Controlled); ok {
+		// What the controller remembers in its objects, such as the size of a pool, must not reach the next case.
+		if err := w.AwaitGenerated(ctx, nil); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // dump writes what helps to understand a failure into a folder that outlives the test.
