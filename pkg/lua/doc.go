@@ -75,8 +75,10 @@
 //	pdk.exit(handle, status, headers, body)
 //	                                    answers the request and does not return; in the response phase it replaces the answer
 //	                                    and returns. headers is a map name -> value or list of values, status is 200 to 599;
-//	                                    204 and 304 go without body. The upstream's headers about its body (content-type,
-//	                                    etag, ...) go; a gRPC response, which must not be buffered, loses its body
+//	                                    204 and 304 go without body. The upstream's headers about its body
+//	                                    (content-type, etag, ...) go; a gRPC response, which must not be buffered, loses its body.
+//	                                    The plugin is noted as rejected_by in the dynamic metadata namespace plugins.istio.io, as is
+//	                                    one that fails
 //	pdk.fail(handle, status, message, options)
 //	                                    answers {"message": message}; options: headers = {...}, request_id = true adds "request_id".
 //	                                    A gRPC request gets the bare message instead of JSON, with the grpc-status that Envoy

@@ -9,12 +9,15 @@ import (
 	"strings"
 	"time"
 
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	celv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/filters/cel/v3"
+	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 	setstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
 	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
@@ -46,10 +49,10 @@ func bootstrap(c Config, upstream string) (*bootstrapv3.Bootstrap, error) {
 		if err != nil {
 			return nil, fmt.Errorf("chain %s: %w", name, err)
 		}
-		listeners = append(listeners, listener(name, filters))
+		listeners = append(listeners, listener(c, name, filters))
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Values)) {
-		listeners = append(listeners, listener(name, slotFilters(1, c.Values[name], program(c))))
+		listeners = append(listeners, listener(c, name, slotFilters(1, c.Values[name], program(c))))
 	}
 	b := &bootstrapv3.Bootstrap{
 		Node:  &corev3.Node{Id: "envoytest", Cluster: "envoytest"},
@@ -138,7 +141,7 @@ func filterState(key, format string) *setstatev3.FilterStateValue {
 }
 
 // listener accepts HTTP/1 and HTTP/2 without TLS and speaks to the upstream as the client speaks to it.
-func listener(name string, filters []*hcmv3.HttpFilter) *listenerv3.Listener {
+func listener(c Config, name string, filters []*hcmv3.HttpFilter) *listenerv3.Listener {
 	virtualService := filter("virtual-service", &httpstatev3.Config{OnRequestHeaders: []*setstatev3.FilterStateValue{
 		filterState(lua.VirtualServiceKey, "%METADATA(ROUTE:istio:config)%"),
 	}})
@@ -155,6 +158,9 @@ func listener(name string, filters []*hcmv3.HttpFilter) *listenerv3.Listener {
 		HttpProtocolOptions: &corev3.Http1ProtocolOptions{EnableTrailers: true},
 		RouteSpecifier:      &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: routes(name)},
 	}
+	if c.AccessLog != "" {
+		manager.AccessLog = []*accesslogv3.AccessLog{accessLog(c)}
+	}
 	return &listenerv3.Listener{
 		Name:    name,
 		Address: address("127.0.0.1", 0),
@@ -163,6 +169,29 @@ func listener(name string, filters []*hcmv3.HttpFilter) *listenerv3.Listener {
 			ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: packed(manager)},
 		}}}},
 	}
+}
+
+// accessLog writes to where Envoy logs.
+func accessLog(c Config) *accesslogv3.AccessLog {
+	l := &accesslogv3.AccessLog{
+		Name: "stderr",
+		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: packed(&streamv3.StderrAccessLog{
+			AccessLogFormat: &streamv3.StderrAccessLog_LogFormat{LogFormat: &corev3.SubstitutionFormatString{
+				Format: &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: inline(c.AccessLog + "\n")},
+			}},
+		})},
+	}
+	if c.AccessLogIf != "" {
+		l.Filter = &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ExtensionFilter{
+			ExtensionFilter: &accesslogv3.ExtensionFilter{
+				Name: "envoy.access_loggers.extension_filters.cel",
+				ConfigType: &accesslogv3.ExtensionFilter_TypedConfig{
+					TypedConfig: packed(&celv3.ExpressionFilter{Expression: c.AccessLogIf}),
+				},
+			},
+		}}
+	}
+	return l
 }
 
 // routes is one route for everything, with the metadata that istiod gives to a VirtualService's routes.

@@ -35,6 +35,9 @@ type Config struct {
 	Values map[string]string
 	// Clusters are further upstreams, name to host:port, for plugins that call out. The cluster "upstream" is always there.
 	Clusters map[string]string
+	// AccessLog is the format of lines that all listeners write to the log; without it there are none. With AccessLogIf, a
+	// CEL expression, only requests for which it is true have one.
+	AccessLog, AccessLogIf string
 }
 
 // timeout bounds each wait of this package. Nothing takes near as long unless it hangs.
@@ -77,7 +80,7 @@ func Start(t testing.TB, version string, c Config) *Envoy {
 	}
 	command := exec.Command(binary(t, version), "-c", config, "--admin-address-path", admin,
 		"--concurrency", "1", "--disable-hot-restart", "--log-format", "[%l][%n] %v",
-		"-l", "warning", "--component-log-level", "main:info,lua:debug")
+		"--file-flush-interval-msec", "50", "-l", "warning", "--component-log-level", "main:info,lua:debug")
 	// An Envoy must not outlive a test that was killed.
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	e := &Envoy{upstream: up, log: newLog(), clients: map[bool]*http.Transport{false: transport(false), true: transport(true)}}

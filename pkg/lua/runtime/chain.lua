@@ -104,6 +104,7 @@ end
 local function refusal(plugin)
   local text = plugin ~= "" and "plugin " .. plugin .. " is not available" or "plugin is not available"
   return function(handle)
+    stream.answers(handle, plugin)
     if stream.pdk.is_grpc(handle) then
       stream.pdk.exit(handle, 503, {}, text)
     else

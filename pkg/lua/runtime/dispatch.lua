@@ -7,16 +7,16 @@ local pcall = pcall
 
 -- Nothing may be raised outside a pcall: Envoy logs an error that leaves the script and lets the request pass.
 
-local function answer_failure(handle)
-  local pdk = stream.pdk
-  pdk.fail(handle, 500, "An unexpected error occurred", {request_id = true})
+local function answer_failure(handle, plugin)
+  stream.answers(handle, plugin)
+  stream.pdk.fail(handle, 500, "An unexpected error occurred", {request_id = true})
 end
 
 -- failed tells what becomes of a stream whose plugin raised an error: it goes on under FailOpen.
 local function failed(handle, entry, problem)
   report.log(handle, "error", entry.plugin, (entry.open and "skipped: " or "failed: ") .. report.describe(problem))
   if not entry.open then
-    pcall(answer_failure, handle)
+    pcall(answer_failure, handle, entry.plugin)
   end
   return not entry.open
 end

@@ -145,6 +145,16 @@ local function library(plugin, place)
     return stream.pdk.metadata(handle, stream.SAVED, place .. key)
   end
 
+  function out.exit(handle, ...)
+    stream.answers(handle, plugin)
+    return stream.pdk.exit(handle, ...)
+  end
+
+  function out.fail(handle, ...)
+    stream.answers(handle, plugin)
+    return stream.pdk.fail(handle, ...)
+  end
+
   function out.log(handle, level, text)
     if not report.METHODS[level] then
       error("no log level: " .. report.describe(level), 2)

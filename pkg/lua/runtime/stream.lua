@@ -4,7 +4,7 @@
 local modules = ...
 local json, url, report, settings = modules.json, modules.url, modules.report, modules.settings
 
-local error, pairs, tostring, type = error, pairs, tostring, type
+local error, pairs, pcall, tostring, type = error, pairs, pcall, tostring, type
 local find, gmatch, lower, match, sub = string.find, string.gmatch, string.lower, string.match, string.sub
 
 -- Dynamic metadata: what plugins save, and what the response phase needs to know of the request.
@@ -206,6 +206,12 @@ end
 
 -- Answers.
 
+-- answers notes the plugin that answers in the place of the upstream, for logs. In a coroutine of the plugin's own Envoy
+-- has no stream info, so there it is not noted; the answer counts.
+local function answers(handle, plugin)
+  pcall(pdk.set_metadata, handle, "plugins.istio.io", "rejected_by", plugin)
+end
+
 local function checked_status(status)
   status = tonumber(status)
   if not status or status < 200 or status > 599 or status % 1 ~= 0 then
@@ -307,6 +313,6 @@ function pdk.fail(handle, status, message, options)
 end
 
 return {
-  pdk = pdk, keep = keep, drain = drain, responding = responding, draining = draining, values = values,
+  pdk = pdk, keep = keep, drain = drain, answers = answers, responding = responding, draining = draining, values = values,
   STOP = STOP, SAVED = SAVED,
 }
