@@ -4,6 +4,7 @@
 package catalog
 
 import (
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/accesslog"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/acl"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/basicauth"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/botdetection"
@@ -28,6 +29,7 @@ import (
 // All are the built-in plugins, by name.
 func All() []*builtin.Builtin {
 	return []*builtin.Builtin{
+		accesslog.Builtin,
 		acl.Builtin,
 		basicauth.Builtin,
 		botdetection.Builtin,
