@@ -86,7 +86,7 @@ func Run(ctx context.Context, config *rest.Config, o Options) error {
 		Scheme: cluster.NewScheme(), Logger: o.Log, Cache: cacheOptions(o, 0),
 		Metrics:                metricsserver.Options{BindAddress: orOff(o.MetricsAddress)},
 		HealthProbeBindAddress: orOff(o.HealthAddress), PprofBindAddress: o.PprofAddress,
-		LeaderElection: o.LeaderElection, LeaderElectionID: name, LeaderElectionNamespace: o.Namespace, LeaderElectionReleaseOnCancel: true,
+		LeaderElection: o.LeaderElection, LeaderElectionID: lease(o.Snapshot.Revision), LeaderElectionNamespace: o.Namespace, LeaderElectionReleaseOnCancel: true,
 		GracefulShutdownTimeout: &stop,
 	})
 	if err != nil {
@@ -96,6 +96,14 @@ func Run(ctx context.Context, config *rest.Config, o Options) error {
 		return err
 	}
 	return m.Start(ctx)
+}
+
+// lease is the name of the Lease: controllers of different revisions do not wait for each other.
+func lease(revision string) string {
+	if revision == "" {
+		return name
+	}
+	return name + "-" + revision
 }
 
 func orOff(address string) string {
