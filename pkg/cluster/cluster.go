@@ -90,6 +90,11 @@ var kinds = []Kind{
 	{Object: &corev1.Service{},
 		list: func() client.ObjectList { return &corev1.ServiceList{} },
 		add:  func(s *snapshot.Snapshot, l client.ObjectList) { s.Services = pointers(l.(*corev1.ServiceList).Items) }},
+	{Object: &networkingv1.ServiceEntry{},
+		list: func() client.ObjectList { return &networkingv1.ServiceEntryList{} },
+		add: func(s *snapshot.Snapshot, l client.ObjectList) {
+			s.ServiceEntries = l.(*networkingv1.ServiceEntryList).Items
+		}},
 	{Object: &corev1.ConfigMap{}, Referenced: true},
 	{Object: &networkingv1alpha3.EnvoyFilter{}, Label: snapshot.GeneratedLabel, Value: "true", Generated: true,
 		list: func() client.ObjectList { return &networkingv1alpha3.EnvoyFilterList{} },
@@ -170,6 +175,7 @@ func With(ctx context.Context, r client.Reader, s, files *snapshot.Snapshot) (*s
 func complete(ctx context.Context, r client.Reader, s *snapshot.Snapshot) error {
 	s.VirtualServices = read(s.VirtualServices, s.Options.Revision)
 	s.Gateways = read(s.Gateways, s.Options.Revision)
+	s.ServiceEntries = read(s.ServiceEntries, s.Options.Revision)
 	s.EnvoyFilters = written(s.EnvoyFilters, s.Options.Revision)
 	s.WasmPlugins = written(s.WasmPlugins, s.Options.Revision)
 	return readConfigMaps(ctx, r, s)

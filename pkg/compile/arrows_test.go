@@ -24,6 +24,7 @@ var arrows = map[string][]string{
 	"pkg/lua":             {"pkg/config", "pkg/part"},
 	"pkg/catalog/builtin": {"pkg/config", "pkg/finding", "pkg/part"},
 	"pkg/consumer":        {"pkg/apis/plugins/v1alpha1", "pkg/catalog/builtin", "pkg/finding", "pkg/publickey", "pkg/snapshot"},
+	"pkg/registry":        {"pkg/catalog/builtin", "pkg/snapshot"},
 	"pkg/topology":        {"pkg/finding", "pkg/snapshot"},
 	"pkg/resolve":         {"pkg/annotation", "pkg/apis/plugins/v1alpha1", "pkg/config", "pkg/finding", "pkg/snapshot"},
 	"pkg/mechanism":       {"pkg/apis/plugins/v1alpha1", "pkg/catalog/builtin", "pkg/config", "pkg/envoy", "pkg/finding", "pkg/lua", "pkg/part"},
@@ -31,12 +32,12 @@ var arrows = map[string][]string{
 	"pkg/emit":            {"pkg/dispatch", "pkg/internal/memo", "pkg/lua", "pkg/snapshot", "pkg/topology"},
 	"pkg/compile": {
 		"pkg/annotation", "pkg/catalog", "pkg/config", "pkg/consumer", "pkg/dispatch", "pkg/emit", "pkg/finding", "pkg/internal/memo", "pkg/lua",
-		"pkg/mechanism", "pkg/part", "pkg/resolve", "pkg/snapshot", "pkg/topology",
+		"pkg/mechanism", "pkg/part", "pkg/registry", "pkg/resolve", "pkg/snapshot", "pkg/topology",
 	},
 	"pkg/explain": {"pkg/annotation", "pkg/apis/plugins/v1alpha1", "pkg/catalog", "pkg/catalog/builtin", "pkg/compile", "pkg/config", "pkg/finding", "pkg/mechanism", "pkg/resolve", "pkg/snapshot", "pkg/topology"},
 	"pkg/difference": {
 		"pkg/apis/plugins/v1alpha1", "pkg/catalog", "pkg/compile", "pkg/consumer", "pkg/emit", "pkg/explain", "pkg/finding", "pkg/lua",
-		"pkg/manifest", "pkg/mechanism", "pkg/part", "pkg/resolve", "pkg/snapshot", "pkg/topology",
+		"pkg/manifest", "pkg/mechanism", "pkg/part", "pkg/registry", "pkg/resolve", "pkg/snapshot", "pkg/topology",
 	},
 	"pkg/lint": {"pkg/annotation", "pkg/catalog", "pkg/catalog/builtin", "pkg/compile", "pkg/consumer", "pkg/finding", "pkg/resolve", "pkg/snapshot", "pkg/topology"},
 }

@@ -201,7 +201,7 @@ func configMapMetadata() *metav1.PartialObjectMetadata {
 
 // What package cluster reads. Generated objects are read where they are written: in the root namespace.
 //
-// +kubebuilder:rbac:groups=networking.istio.io,resources=virtualservices;gateways,verbs=list;watch
+// +kubebuilder:rbac:groups=networking.istio.io,resources=virtualservices;gateways;serviceentries,verbs=list;watch
 // +kubebuilder:rbac:groups=plugins.istio.io,resources=plugins;clusterplugins;consumers,verbs=list;watch
 // +kubebuilder:rbac:groups="",resources=secrets;services,verbs=list;watch
 // +kubebuilder:rbac:groups="",resources=configmaps,verbs=get;list;watch

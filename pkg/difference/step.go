@@ -14,6 +14,7 @@ import (
 	"github.com/istio-plugins/istio-plugins/pkg/lua"
 	"github.com/istio-plugins/istio-plugins/pkg/mechanism"
 	"github.com/istio-plugins/istio-plugins/pkg/part"
+	"github.com/istio-plugins/istio-plugins/pkg/registry"
 	"github.com/istio-plugins/istio-plugins/pkg/resolve"
 	"github.com/istio-plugins/istio-plugins/pkg/snapshot"
 )
@@ -39,7 +40,7 @@ func world(s *snapshot.Snapshot) *mechanism.World {
 	for _, m := range s.ConfigMaps {
 		maps[m.Namespace+"/"+m.Name] = m
 	}
-	return &mechanism.World{Builtins: catalog.Find, Consumers: index, ConfigMaps: maps}
+	return &mechanism.World{Builtins: catalog.Find, Consumers: index, Services: registry.New(s), ConfigMaps: maps}
 }
 
 // differs says in what a step does something else than before.

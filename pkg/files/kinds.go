@@ -64,6 +64,8 @@ var kinds = []kind{
 		decode: tolerant(func(s *snapshot.Snapshot) *[]*corev1.ConfigMap { return &s.ConfigMaps })},
 	{name: "Service", versions: []string{"v1"},
 		decode: tolerant(func(s *snapshot.Snapshot) *[]*corev1.Service { return &s.Services })},
+	{group: networkingGroup, name: "ServiceEntry", versions: networkingVersions,
+		decode: tolerant(func(s *snapshot.Snapshot) *[]*networkingv1.ServiceEntry { return &s.ServiceEntries })},
 	{group: gatewayGroup, name: "ReferenceGrant", versions: gatewayVersions,
 		decode: tolerant(func(s *snapshot.Snapshot) *[]*gatewayv1.ReferenceGrant { return &s.ReferenceGrants })},
 	{group: gatewayGroup, name: "HTTPRoute", versions: gatewayVersions,

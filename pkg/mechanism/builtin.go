@@ -25,6 +25,7 @@ func (builtinMechanism) build(w *World, u Use) ([]part.Part, []Problem) {
 	}
 	parts, wrong := b.Build(builtin.Use{
 		Plugin: u.Name, Instance: u.Instance(), Namespace: u.User, FailOpen: u.failOpen(), Consumers: w.consumers(),
+		Home: u.Namespace, Services: w.services(),
 	}, complete)
 	return parts, append(problems, ofConfig(wrong)...)
 }

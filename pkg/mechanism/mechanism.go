@@ -21,6 +21,7 @@ import (
 type World struct {
 	Builtins   func(name string) (*builtin.Builtin, bool)
 	Consumers  builtin.Consumers
+	Services   builtin.Services
 	ConfigMaps map[string]*corev1.ConfigMap // by "namespace/name"
 	// seen notes what is asked; nil for nobody who wants to know.
 	seen *Seen

@@ -13,6 +13,7 @@ import (
 type Seen struct {
 	configMaps  []seenConfigMap
 	credentials []*seenCredentials
+	services    []seenService
 }
 
 type seenConfigMap struct {
@@ -30,6 +31,12 @@ type seenCredentials struct {
 	problems    []builtin.Problem
 }
 
+type seenService struct {
+	namespace, host string
+	port            uint32
+	found           builtin.Service
+}
+
 // Noting is w, which notes in seen what is asked of it.
 func (w *World) Noting(seen *Seen) *World {
 	noting := *w
@@ -42,6 +49,11 @@ func (s *Seen) Holds(w *World) bool {
 	for _, c := range s.configMaps {
 		m := w.ConfigMaps[c.name]
 		if (m != nil) != c.found || m != nil && !maps.Equal(m.Data, c.data) {
+			return false
+		}
+	}
+	for _, c := range s.services {
+		if w.Services.Find(c.namespace, c.host, c.port) != c.found {
 			return false
 		}
 	}
@@ -81,4 +93,20 @@ func (n notingConsumers) In(namespace string, from []string, kind string) (*buil
 	credentials, problems := n.w.Consumers.In(namespace, from, kind)
 	n.w.seen.credentials = append(n.w.seen.credentials, &seenCredentials{namespace, slices.Clone(from), kind, credentials, problems})
 	return credentials, problems
+}
+
+// services are the world's, noting what is asked of them.
+func (w *World) services() builtin.Services {
+	if w.seen == nil {
+		return w.Services
+	}
+	return notingServices{w}
+}
+
+type notingServices struct{ w *World }
+
+func (n notingServices) Find(namespace, host string, port uint32) builtin.Service {
+	found := n.w.Services.Find(namespace, host, port)
+	n.w.seen.services = append(n.w.seen.services, seenService{namespace, host, port, found})
+	return found
 }

@@ -40,6 +40,7 @@ func Overlay(base, over *Snapshot) *Snapshot {
 	add(&l, "Secret", &out.Secrets, over.Secrets)
 	add(&l, "ConfigMap", &out.ConfigMaps, over.ConfigMaps)
 	add(&l, "Service", &out.Services, over.Services)
+	add(&l, "ServiceEntry", &out.ServiceEntries, over.ServiceEntries)
 	add(&l, "ReferenceGrant", &out.ReferenceGrants, over.ReferenceGrants)
 	add(&l, "HTTPRoute", &out.HTTPRoutes, over.HTTPRoutes)
 	add(&l, "EnvoyFilter", &out.EnvoyFilters, over.EnvoyFilters)

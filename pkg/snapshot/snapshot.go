@@ -25,8 +25,9 @@ type Snapshot struct {
 	// Secrets are those with a credential label.
 	Secrets    []*corev1.Secret
 	ConfigMaps []*corev1.ConfigMap
-	// Services tell at which port a gateway really listens (targetPort).
+	// Services tell at which port a gateway really listens (targetPort), and, with the ServiceEntries, what plugins can call.
 	Services        []*corev1.Service
+	ServiceEntries  []*networkingv1.ServiceEntry
 	ReferenceGrants []*gatewayv1.ReferenceGrant
 	// HTTPRoutes are only looked at for annotations, which are not supported on them yet.
 	HTTPRoutes []*gatewayv1.HTTPRoute

@@ -402,7 +402,7 @@ func objects(s *snapshot.Snapshot) []runtime.Object {
 
 // everything is a reader of a snapshot.
 func everything(s *snapshot.Snapshot) client.Reader {
-	out := stored(slices.Concat(objects(s), as(s.Consumers), as(s.Secrets), as(s.ConfigMaps), as(s.Services)))
+	out := stored(slices.Concat(objects(s), as(s.Consumers), as(s.Secrets), as(s.ConfigMaps), as(s.Services), as(s.ServiceEntries)))
 	for _, g := range s.ReferenceGrants {
 		grant := gatewayv1beta1.ReferenceGrant(*g)
 		out = append(out, &grant)

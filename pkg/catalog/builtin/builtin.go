@@ -42,6 +42,11 @@ type Use struct {
 	FailOpen bool
 	// Consumers of a namespace.
 	Consumers Consumers
+	// Home is the namespace in which the plugin's own references are looked up: the Plugin's, the root namespace for a
+	// ClusterPlugin, and none for a built-in that is used by its bare name.
+	Home string
+	// Services that the plugin may call.
+	Services Services
 }
 
 // Key is a text of 16 letters and digits for the use's shared names: metadata and runtime keys, values of headers.
@@ -60,6 +65,24 @@ type Consumers interface {
 	// In returns the credentials of a type and all consumers in namespace, and in those of from that granted it
 	// to namespace. Problems name what in from is not granted.
 	In(namespace string, from []string, credentialType string) (*Credentials, []Problem)
+}
+
+// Services answers what can be called.
+type Services interface {
+	// Find returns the port of a service by its host. A short name is one of a namespace.
+	Find(namespace, host string, port uint32) Service
+}
+
+// Service is one port of a service, as gateways know it.
+type Service struct {
+	// Missing says why there is none; empty otherwise.
+	Missing string
+	// Host in full.
+	Host string
+	// HTTP2 says that gateways speak HTTP/2 to it.
+	HTTP2 bool
+	// ExportedTo are the namespaces whose gateways know it, with commas; empty for all.
+	ExportedTo string
 }
 
 // Credentials are the usable credentials of one type, and the consumers they belong to.
