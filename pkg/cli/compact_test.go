@@ -16,7 +16,7 @@ import (
 // there are. Empty tables and free places are left out.
 func compact(r *compile.Result) map[string]any {
 	sources := map[string][]any{}
-	for _, o := range r.Origins {
+	for _, o := range r.Origins() {
 		if o.Entry != "" {
 			sources[o.Resource] = append(sources[o.Resource], causesText(o.Causes))
 		}

@@ -3,7 +3,6 @@ package compile
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -15,8 +14,10 @@ import (
 	"github.com/istio-plugins/istio-plugins/pkg/annotation"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog"
 	"github.com/istio-plugins/istio-plugins/pkg/consumer"
+	"github.com/istio-plugins/istio-plugins/pkg/dispatch"
 	"github.com/istio-plugins/istio-plugins/pkg/emit"
 	"github.com/istio-plugins/istio-plugins/pkg/finding"
+	"github.com/istio-plugins/istio-plugins/pkg/internal/memo"
 	"github.com/istio-plugins/istio-plugins/pkg/mechanism"
 	"github.com/istio-plugins/istio-plugins/pkg/resolve"
 	"github.com/istio-plugins/istio-plugins/pkg/snapshot"
@@ -24,62 +25,115 @@ import (
 )
 
 // Compile makes the generated objects of a snapshot.
-func Compile(s *snapshot.Snapshot) *Result {
-	options := s.Options.Defaults()
-	c := &compiler{
-		options:  options,
-		topology: topology.Build(s),
-		library:  resolve.NewLibrary(s, catalog.Names()),
-		notes:    &resolve.Notes{},
-		levels:   map[finding.Object]*resolve.Level{},
+func Compile(s *snapshot.Snapshot) *Result { return new(Compiler).Compile(s) }
 
-		gatewayChains: map[*topology.Gateway]resolve.Chain{},
-		report:        newReport(),
-		users:         map[string]*use{},
-		causes:        map[string][]Cause{},
-	}
-	index, findings := consumer.New(s)
+// Compiler compiles snapshots of one mesh, one after the other, and makes only what has changed since the last one anew.
+// Its results are those of Compile, and share what is the same in them; nothing in a result may be modified. The zero
+// Compiler has seen no snapshot. It is not for several goroutines at once.
+//
+// What is kept depends on nothing but what stands beside it here, so it is used again as long as that is the same: the same
+// pointer where that is kept itself, and else the same content. Nobody tells a Compiler what has changed.
+//
+//	the routes of a VirtualService   its version, and those of its delegates
+//	a Plugin of the library          its spec
+//	a level                          the annotation, the names of the http routes, what the entries' names mean
+//	a use of a plugin                the Plugin, the entries with configs, what it asked of the world
+//	a service                        the routes, their levels, the Gateways' levels and ports, the uses
+//	a binding, laid out              the service's binding, the numbers of Wasm plugins
+//	tables, patches, objects         what is in them
+//
+// All else is made anew each time, the findings and what is said of Plugins included.
+type Compiler struct {
+	options   snapshot.Options
+	passes    int
+	topology  *topology.Topology
+	library   *resolve.Library
+	consumers *consumer.Index
+	levels    memo.Map[finding.Object, *resolve.Level]
+	gateways  memo.Map[types.NamespacedName, *attaching]
+	uses      memo.Map[string, *use]
+	usesMade  int
+	services  memo.Map[serviceName, kept]
+	layouts   memo.Map[string, dispatch.Memory] // by workload
+	emitter   *emit.Emitter
+}
+
+// Compile makes the generated objects of a snapshot.
+func (k *Compiler) Compile(s *snapshot.Snapshot) *Result {
+	c := k.begin(s)
+	index, findings := k.consumers.Next(s)
+	k.consumers = index
 	c.report.add(findings...)
 	c.world = &mechanism.World{Builtins: catalog.Find, Consumers: index, ConfigMaps: configMaps(s)}
 	c.readLevels(s)
 	c.checkObjects(s)
 
-	r := &Result{Topology: c.topology}
 	bound := map[*topology.Workload][]*service{}
+	services := make([]*service, 0, len(c.topology.VirtualServices))
 	for _, v := range c.topology.VirtualServices {
 		for _, w := range workloadsOf(v) {
 			sv := c.service(v, w)
 			bound[w] = append(bound[w], sv)
-			r.Services = append(r.Services, sv.Service)
+			services = append(services, sv)
 		}
 	}
-	emitter := emit.New(options)
+	r := &Result{Topology: c.topology}
 	for _, w := range c.topology.Workloads {
-		objects, origins := c.workload(w, bound[w], bound, emitter, s)
-		r.Objects = append(r.Objects, objects...)
-		r.Origins = append(r.Origins, origins...)
+		out := c.workload(w, bound[w], bound, s)
+		r.Objects = append(r.Objects, k.emitter.Objects(out)...)
+		r.emitted = append(r.emitted, out)
 	}
 	slices.SortFunc(r.Objects, func(a, b emit.Object) int { return cmp.Compare(a.Name(), b.Name()) })
+	r.Services = make([]Service, len(services))
+	for i, sv := range services {
+		r.Services[i] = sv.Service
+	}
 	c.report.add(c.notes.Findings()...)
 	r.Findings = c.report.findings(s)
-	r.Plugins = c.plugins(r)
+	r.Plugins = c.plugins(r, services)
+	k.end()
 	return r
 }
 
-// compiler holds what is known during one compilation.
-type compiler struct {
-	options  snapshot.Options
-	topology *topology.Topology
-	library  *resolve.Library
-	world    *mechanism.World
-	notes    *resolve.Notes
-	levels   map[finding.Object]*resolve.Level
-	// gatewayChains are what each Gateway attaches, composed once.
-	gatewayChains map[*topology.Gateway]resolve.Chain
-	report        *report
-	users         map[string]*use
-	// causes of what runs on gateways, by the name it has there (instance, Lua source, Wasm identity).
-	causes map[string][]Cause
+// begin begins a pass.
+func (k *Compiler) begin(s *snapshot.Snapshot) *compilation {
+	options := s.Options.Defaults()
+	if k.emitter == nil || k.options != options {
+		// Options are in everything.
+		*k = Compiler{
+			options: options, topology: &topology.Topology{}, library: resolve.NewLibrary(&snapshot.Snapshot{}, catalog.Names()), emitter: emit.New(options),
+		}
+	}
+	k.passes++
+	k.topology = k.topology.Next(s)
+	k.library = k.library.Next(s)
+	return &compilation{
+		Compiler: k,
+		attached: map[*topology.Gateway]*attaching{},
+		chains:   map[*topology.Gateway]*gatewayChain{},
+		report:   newReport(),
+	}
+}
+
+// end forgets what the pass did not use.
+func (k *Compiler) end() {
+	k.levels.Next()
+	k.gateways.Next()
+	k.uses.Next()
+	k.services.Next()
+	k.layouts.Next()
+	k.emitter.Next()
+}
+
+// compilation is one pass of a Compiler.
+type compilation struct {
+	*Compiler
+	world *mechanism.World
+	notes resolve.Notes
+	// attached is what the Gateways attach, chains the same composed.
+	attached map[*topology.Gateway]*attaching
+	chains   map[*topology.Gateway]*gatewayChain
+	report   *report
 }
 
 func configMaps(s *snapshot.Snapshot) map[string]*corev1.ConfigMap {
@@ -91,19 +145,32 @@ func configMaps(s *snapshot.Snapshot) map[string]*corev1.ConfigMap {
 }
 
 // readLevels parses and resolves every annotation once.
-func (c *compiler) readLevels(s *snapshot.Snapshot) {
-	for _, g := range c.topology.Gateways {
-		if text, ok := g.Object.Annotations[annotation.Key]; ok {
-			c.levels[g.Ref()] = resolve.NewLevel(c.library, g.Ref(), text, nil)
+func (c *compilation) readLevels(s *snapshot.Snapshot) {
+	read := func(object finding.Object, annotations map[string]string, routes []string) {
+		text, ok := annotations[annotation.Key]
+		if !ok {
+			return
 		}
+		level := c.levels.At(object)
+		if *level == nil || !(*level).Current(c.library, text, routes) {
+			*level = resolve.NewLevel(c.library, object, text, routes)
+		}
+	}
+	for _, g := range c.topology.Gateways {
+		read(g.Ref(), g.Object.Annotations, nil)
 	}
 	for _, vs := range s.VirtualServices {
-		if text, ok := vs.Annotations[annotation.Key]; ok {
-			ref := topology.ObjectOf(vs)
-			c.levels[ref] = resolve.NewLevel(c.library, ref, text, routeNames(vs))
+		if len(vs.Annotations) > 0 {
+			read(topology.ObjectOf(vs), vs.Annotations, routeNames(vs))
 		}
 	}
+	for _, g := range c.topology.Gateways {
+		c.attached[g] = c.attaching(g)
+	}
 }
+
+// level is what an object's annotation asks for; nil without one.
+func (c *compilation) level(object finding.Object) *resolve.Level { return c.levels.Now(object) }
 
 // routeNames are the names of a VirtualService's http routes; never nil, so that an unknown one is told from none.
 func routeNames(vs *networkingv1.VirtualService) []string {
@@ -127,7 +194,7 @@ func workloadsOf(v *topology.VirtualService) []*topology.Workload {
 }
 
 // checkObjects finds what is wrong with objects before any route is looked at.
-func (c *compiler) checkObjects(s *snapshot.Snapshot) {
+func (c *compilation) checkObjects(s *snapshot.Snapshot) {
 	for _, m := range s.Malformed {
 		f := finding.Finding{Reason: finding.InvalidObject, Object: m.Object, Place: m.Place, Problem: m.Error, Remedy: "correct the object"}
 		switch m.Object.Kind {
@@ -150,13 +217,16 @@ func (c *compiler) checkObjects(s *snapshot.Snapshot) {
 		}
 	}
 	for _, v := range c.topology.VirtualServices {
-		if _, annotated := c.levels[v.Ref()]; annotated {
+		if c.level(v.Ref()) != nil {
 			c.checkBinding(v)
 		}
 	}
 	for _, vs := range s.VirtualServices {
+		if !topology.IsDelegate(vs) {
+			continue
+		}
 		ref := topology.ObjectOf(vs)
-		if _, annotated := c.levels[ref]; annotated && topology.IsDelegate(vs) && !c.topology.Delegates[types.NamespacedName{Namespace: vs.Namespace, Name: vs.Name}] {
+		if c.level(ref) != nil && !c.topology.Delegates[types.NamespacedName{Namespace: vs.Namespace, Name: vs.Name}] {
 			c.report.add(finding.Finding{
 				Reason: finding.NotServed, Object: ref, Place: annotationPlace, Problem: "no VirtualService delegates to it",
 				Traffic: "its plugins run nowhere", Remedy: "give it hosts and gateways, or name it in another one's delegate",
@@ -168,7 +238,7 @@ func (c *compiler) checkObjects(s *snapshot.Snapshot) {
 const annotationPlace = "metadata.annotations[" + annotation.Key + "]"
 
 // checkBinding says where an annotated VirtualService is not served.
-func (c *compiler) checkBinding(v *topology.VirtualService) {
+func (c *compilation) checkBinding(v *topology.VirtualService) {
 	if v.Mesh {
 		c.report.add(finding.Finding{
 			Reason: finding.MeshNotSupported, Object: v.Ref(), Place: "spec.gateways",
@@ -206,91 +276,4 @@ func (c *compiler) checkBinding(v *topology.VirtualService) {
 			})
 		}
 	}
-}
-
-// plugins says of every Plugin which routes run it and what is wrong with it. One that no route names is judged as if a
-// route named it alone.
-func (c *compiler) plugins(r *Result) []PluginUse {
-	runs, skips := map[finding.Object][]string{}, map[finding.Object]int{}
-	named, workloads := map[finding.Object]bool{}, map[finding.Object]map[string]bool{}
-	for _, s := range r.Services {
-		label := s.VirtualService.Ref().String()
-		for _, route := range s.routes() {
-			name := label
-			if route.Name != "" {
-				name += ":" + route.Name
-			}
-			for _, step := range route.Chain.Steps {
-				object := step.Plugin.Object
-				named[object] = true
-				switch {
-				case object == (finding.Object{}): // a bare built-in
-				case route.Refused != nil || slices.ContainsFunc(route.Skipped, func(s resolve.Step) bool { return s.Plugin == step.Plugin }):
-					skips[object]++
-				default:
-					if workloads[object] == nil {
-						workloads[object] = map[string]bool{}
-					}
-					workloads[object][s.Workload.ID] = true
-					// The same route of another workload or port comes next to it.
-					if before := runs[object]; len(before) == 0 || before[len(before)-1] != name {
-						runs[object] = append(before, name)
-					}
-				}
-			}
-		}
-	}
-	about := map[finding.Object][]finding.Finding{}
-	for _, f := range r.Findings {
-		about[f.Object] = append(about[f.Object], f)
-	}
-	var out []PluginUse
-	for _, p := range c.library.All() {
-		u := PluginUse{Object: p.Object, Routes: runs[p.Object], Unavailable: skips[p.Object], Workloads: slices.Sorted(maps.Keys(workloads[p.Object])), Findings: about[p.Object]}
-		if !named[p.Object] {
-			u.Findings = append(u.Findings, c.alone(p)...)
-		}
-		out = append(out, u)
-	}
-	return out
-}
-
-// alone is what is wrong with a plugin that no route names.
-func (c *compiler) alone(p *resolve.Plugin) []finding.Finding {
-	const traffic = "no route runs it"
-	if p.Malformed != nil {
-		f := p.Malformed.Finding
-		f.Traffic = traffic
-		return []finding.Finding{f}
-	}
-	_, problems := c.world.Build(mechanism.Use{
-		Identity: p.ID, Name: p.Name, Spec: p.Spec, Namespace: p.Namespace, User: p.Namespace, Config: p.Config,
-	})
-	var out []finding.Finding
-	for _, problem := range problems {
-		f := finding.Finding{Reason: problem.Reason, Object: p.Object, Place: problem.Spec, Problem: problem.Message}
-		if problem.InConfig {
-			f.Place = strings.TrimSuffix("spec.config."+problem.Config, ".")
-		}
-		if f.Severity() == finding.Error {
-			f.Traffic = traffic
-		}
-		out = append(out, f)
-	}
-	return finding.Sort(out)
-}
-
-// routes are the different routes of a service: the named ones, and the default where a route has it.
-func (s Service) routes() []RouteChain {
-	names := map[string]bool{}
-	for _, r := range s.VirtualService.Routes {
-		names[r.Name] = true
-	}
-	var out []RouteChain
-	for _, g := range s.Groups {
-		for _, name := range slices.Sorted(maps.Keys(names)) {
-			out = append(out, g.Route(name))
-		}
-	}
-	return out
 }

@@ -13,56 +13,48 @@ import (
 // end which routes that were.
 type report struct {
 	plain  []finding.Finding
-	issues map[*resolve.Issue]map[string]bool
-	order  []*resolve.Issue
-	// known keeps one issue for each thing to say.
-	known map[string]*resolve.Issue
+	issues map[issueKey]*reported
 }
 
-func newReport() *report {
-	return &report{issues: map[*resolve.Issue]map[string]bool{}, known: map[string]*resolve.Issue{}}
+// issueKey is equal for issues that say the same.
+type issueKey struct {
+	reason                          finding.Reason
+	object                          finding.Object
+	place, problem, traffic, remedy string
+	skips                           bool
 }
+
+func keyOf(i *resolve.Issue) issueKey {
+	return issueKey{i.Reason, i.Object, i.Place, i.Problem, i.Traffic, i.Remedy, i.Skips}
+}
+
+type reported struct {
+	issue  *resolve.Issue
+	routes map[string]bool
+}
+
+func newReport() *report { return &report{issues: map[issueKey]*reported{}} }
 
 func (r *report) add(fs ...finding.Finding) { r.plain = append(r.plain, fs...) }
 
-// once returns the issue for a finding, the same for equal findings.
-func (r *report) once(f finding.Finding, skips bool) *resolve.Issue {
-	key := string(f.Reason) + "\x00" + f.Object.String() + "\x00" + f.Place + "\x00" + f.Problem
-	if i := r.known[key]; i != nil {
-		return i
-	}
-	i := &resolve.Issue{Finding: f, Skips: skips}
-	r.known[key] = i
-	return i
-}
-
-// hit notes that an issue concerns a route; without a name it concerns one that does not exist.
+// hit notes that an issue concerns a route; without a name it concerns none that exists.
 func (r *report) hit(i *resolve.Issue, route string) {
-	if route == "" {
-		r.see(i)
-		return
+	known := r.issues[keyOf(i)]
+	if known == nil {
+		known = &reported{issue: i, routes: map[string]bool{}}
+		r.issues[keyOf(i)] = known
 	}
-	if r.issues[i] == nil {
-		r.issues[i] = map[string]bool{}
-		r.order = append(r.order, i)
-	}
-	r.issues[i][route] = true
-}
-
-// see notes an issue that concerns no route yet.
-func (r *report) see(i *resolve.Issue) {
-	if r.issues[i] == nil {
-		r.issues[i] = map[string]bool{}
-		r.order = append(r.order, i)
+	if route != "" {
+		known.routes[route] = true
 	}
 }
 
 func (r *report) findings(s *snapshot.Snapshot) []finding.Finding {
 	out := r.plain
-	for _, i := range r.order {
-		f := i.Finding
+	for _, known := range r.issues {
+		f := known.issue.Finding
 		if f.Traffic == "" {
-			f.Traffic = effect(r.issues[i], i.Skips, f.Severity())
+			f.Traffic = effect(known.routes, known.issue.Skips, f.Severity())
 		}
 		out = append(out, f)
 	}
@@ -70,6 +62,28 @@ func (r *report) findings(s *snapshot.Snapshot) []finding.Finding {
 		out[i].Source = s.Where(out[i].Object, out[i].Place)
 	}
 	return finding.Sort(out)
+}
+
+// remarks are what there is to say about one service.
+type remarks struct {
+	findings []finding.Finding
+	notes    resolve.Notes
+	hits     []hit
+}
+
+// hit is an issue that concerns a route; without a name it concerns none that exists.
+type hit struct {
+	issue *resolve.Issue
+	route string
+}
+
+// say puts remarks into the report.
+func (c *compilation) say(r *remarks) {
+	c.report.add(r.findings...)
+	c.notes.Add(&r.notes)
+	for _, h := range r.hits {
+		c.report.hit(h.issue, h.route)
+	}
 }
 
 func effect(routes map[string]bool, skips bool, severity finding.Severity) string {

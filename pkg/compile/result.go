@@ -21,12 +21,12 @@ type Result struct {
 	Findings []finding.Finding
 	// Services are the chains of every VirtualService on every gateway that it is bound to.
 	Services []Service
-	// Origins say what caused each emitted entry.
-	Origins []Origin
 	// Plugins that exist, and what became of them.
 	Plugins []PluginUse
 	// Topology that the result was made for.
 	Topology *topology.Topology
+	// emitted is what the objects were made of, by workload.
+	emitted []emit.Workload
 }
 
 // Service is one VirtualService on one workload.
@@ -35,6 +35,7 @@ type Service struct {
 	Workload       *topology.Workload
 	// Groups are the routes as they are reached: one for all ports, or one for each port where ports differ.
 	Groups []Group
+	made   *composed
 }
 
 // Group is the routes of a VirtualService on some ports of a workload.
@@ -120,9 +121,11 @@ func (r *Result) Of(name types.NamespacedName) []Service {
 func (r *Result) AttachedRoutes() int {
 	n := 0
 	for _, s := range r.Services {
-		for _, route := range s.routes() {
-			if len(route.Chain.Steps) > 0 || route.Refused != nil {
-				n++
+		for _, g := range s.Groups {
+			for _, name := range s.made.names {
+				if route := g.Route(name); len(route.Chain.Steps) > 0 || route.Refused != nil {
+					n++
+				}
 			}
 		}
 	}

@@ -94,10 +94,10 @@ func TestServersKnowStrangers(t *testing.T) {
 	r := compile.Compile(s)
 	key := r.Of(types.NamespacedName{Namespace: stranger.Namespace, Name: stranger.Name})[0].VirtualService.Key
 	tables := 0
-	for _, o := range r.Origins {
+	for _, o := range r.Origins() {
 		if o.Entry == "" && strings.Contains(o.Resource, ".tls-") && strings.Contains(o.Resource, ".bindings.") {
 			tables++
-			if !slices.ContainsFunc(r.Origins, func(p compile.Origin) bool { return p.Resource == o.Resource && p.Entry == key }) {
+			if !slices.ContainsFunc(r.Origins(), func(p compile.Origin) bool { return p.Resource == o.Resource && p.Entry == key }) {
 				t.Errorf("%s does not know %s", o.Resource, key)
 			}
 		}

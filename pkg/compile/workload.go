@@ -18,14 +18,16 @@ import (
 	"github.com/istio-plugins/istio-plugins/pkg/topology"
 )
 
-// workload emits everything for one workload.
-func (c *compiler) workload(w *topology.Workload, services []*service, bound map[*topology.Workload][]*service, emitter *emit.Emitter, s *snapshot.Snapshot) ([]emit.Object, []Origin) {
+// workload lays out everything that is emitted for one workload.
+func (c *compilation) workload(w *topology.Workload, services []*service, bound map[*topology.Workload][]*service, s *snapshot.Snapshot) emit.Workload {
+	layout := c.layouts.At(w.ID)
+	defer layout.Next()
 	deny := c.options.UnknownRoutes == snapshot.DenyUnknown
 	pool := c.pool(w, services, s)
 	unit := dispatch.Unit{Workload: w.ID, DenyUnknown: deny, Pool: pool}
 	for _, sv := range services {
 		if deny || !sv.plain {
-			unit.Bindings = append(unit.Bindings, &sv.binding)
+			unit.Bindings = append(unit.Bindings, sv.binding)
 		}
 	}
 	known := len(unit.Bindings)
@@ -33,7 +35,7 @@ func (c *compiler) workload(w *topology.Workload, services []*service, bound map
 		unit.Bindings = append(unit.Bindings, strangers(w, services, bound)...)
 	}
 	out := emit.Workload{Workload: w, Pool: pool}
-	out.Unit = c.fit(w, &unit, services, emitter)
+	out.Unit = c.fit(w, &unit, services, layout)
 	for _, g := range serverGroups(w) {
 		narrow := dispatch.Unit{Workload: w.ID, Name: g.name, DenyUnknown: deny, Pool: pool}
 		for i, b := range unit.Bindings {
@@ -42,14 +44,13 @@ func (c *compiler) workload(w *topology.Workload, services []*service, bound map
 				narrow.Bindings = append(narrow.Bindings, b)
 			}
 		}
-		server := emit.Server{Name: g.name, Hosts: g.hosts, Unit: narrow.Compile()}
+		server := emit.Server{Name: g.name, Hosts: g.hosts, Unit: layout.Compile(narrow)}
 		// What does not fit into one object stays with the gateway's own tables, which hold everything.
-		if emitter.ServerSize(server, out.Unit) < emit.MaxObject {
+		if c.emitter.ServerSize(server, out.Unit) < emit.MaxObject {
 			out.Servers = append(out.Servers, server)
 		}
 	}
-	objects := emitter.Objects(out)
-	return objects, c.origins(w, out, objects)
+	return out
 }
 
 // strangers are VirtualServices that only another workload's filters know, on pods that may have both. Where unknown
@@ -64,24 +65,27 @@ func strangers(w *topology.Workload, services []*service, bound map[*topology.Wo
 		for _, sv := range bound[other] {
 			if !known[sv.binding.Key] {
 				known[sv.binding.Key] = true
-				out = append(out, &dispatch.Binding{Key: sv.binding.Key})
+				out = append(out, sv.asStranger())
 			}
 		}
 	}
 	return out
 }
 
+func (m *composed) asStranger() *dispatch.Binding {
+	if m.stranger == nil {
+		m.stranger = &dispatch.Binding{Key: m.binding.Key}
+	}
+	return m.stranger
+}
+
 // pool numbers the Wasm plugins of a workload. Routes whose plugin gets no number are refused.
-func (c *compiler) pool(w *topology.Workload, services []*service, s *snapshot.Snapshot) *dispatch.Pool {
+func (c *compilation) pool(w *topology.Workload, services []*service, s *snapshot.Snapshot) *dispatch.Pool {
 	plugins := map[string]part.Wasm{}
 	for _, sv := range services {
-		sv.eachRun(func(r *dispatch.Run) {
-			for _, p := range r.Parts {
-				if wasm, ok := p.Part.(part.Wasm); ok {
-					plugins[p.Name] = wasm
-				}
-			}
-		})
+		for _, p := range sv.wasm {
+			plugins[p.Name] = p.Part.(part.Wasm)
+		}
 	}
 	pool, left := dispatch.NewPool(plugins, emit.ReadNumbers(s.EnvoyFilters, w.ID), emit.SecretName(c.options))
 	if len(left) > 0 {
@@ -89,66 +93,59 @@ func (c *compiler) pool(w *topology.Workload, services []*service, s *snapshot.S
 			Reason:  finding.TooManyWasm,
 			Problem: fmt.Sprintf("%d Wasm plugins, each with a config of its own, run on one gateway, which has places for %d", len(plugins), dispatch.MaxWasm),
 			Remedy:  "let routes share a Wasm plugin with one config, or use several gateways",
-		}, func(_ *service, r *dispatch.Run) bool {
+		}, func(_ string, r dispatch.Run) bool {
 			return slices.ContainsFunc(r.Parts, func(p dispatch.Placed) bool { return slices.Contains(left, p.Name) })
 		})
 	}
 	return pool
 }
 
-// eachRun visits every run of a service, for change.
-func (s *service) eachRun(visit func(*dispatch.Run)) {
-	routes := func(r dispatch.Routes) dispatch.Routes {
-		visit(&r.Default)
-		for name, run := range r.Named {
-			visit(&run)
-			r.Named[name] = run
-		}
-		return r
-	}
-	s.binding.Routes = routes(s.binding.Routes)
-	for port, r := range s.binding.ByPort {
-		s.binding.ByPort[port] = routes(r)
-	}
-}
-
 // refuseRuns makes runs answer 503 that a gateway cannot hold.
-func (c *compiler) refuseRuns(services []*service, f finding.Finding, concerned func(*service, *dispatch.Run) bool) int {
+func (c *compilation) refuseRuns(services []*service, f finding.Finding, concerned func(key string, r dispatch.Run) bool) int {
 	refused := 0
 	for _, sv := range services {
-		sv.eachRun(func(r *dispatch.Run) {
-			if r.Refused || !concerned(sv, r) {
-				return
+		n := 0
+		left := sv.binding.With(func(r dispatch.Run) dispatch.Run {
+			if r.Refused || !concerned(sv.binding.Key, r) {
+				return r
 			}
-			refused++
-			*r = dispatch.Run{Refused: true}
-			own := f
-			own.Object, own.Place = sv.VirtualService.Ref(), annotationPlace
-			issue := c.report.once(own, false)
-			c.report.hit(issue, sv.VirtualService.Ref().String())
-			for i := range sv.Groups {
-				sv.Groups[i].refuse(issue)
-			}
+			n++
+			return dispatch.Run{Refused: true}
 		})
+		if n == 0 {
+			continue
+		}
+		refused += n
+		own := f
+		own.Object, own.Place = sv.VirtualService.Ref(), annotationPlace
+		issue := &resolve.Issue{Finding: own}
+		c.report.hit(issue, sv.VirtualService.Ref().String())
+		sv.binding = left
+		sv.refuse(issue)
 	}
 	return refused
 }
 
-// refuse notes on every route of the group that it answers 503. Which of them it is was lost with their runs; that a
+// refuse notes on every route of the service that it answers 503. Which of them it is was lost with their runs; that a
 // gateway cannot hold one of them is rare enough to say it of all.
-func (g *Group) refuse(i *resolve.Issue) {
-	g.Default.Refused = i
-	for n := range g.Named {
-		g.Named[n].Refused = i
+func (s *service) refuse(i *resolve.Issue) {
+	s.Groups = slices.Clone(s.Groups)
+	for g := range s.Groups {
+		group := &s.Groups[g]
+		group.Default.Refused = i
+		group.Named = slices.Clone(group.Named)
+		for n := range group.Named {
+			group.Named[n].Refused = i
+		}
 	}
 }
 
 // fit compiles a unit and, where resources are larger than an object may be, refuses the runs that make them so, the
 // largest entries first, until all fit. A table that even refusals fill is closed: everything in it answers 503.
-func (c *compiler) fit(w *topology.Workload, unit *dispatch.Unit, services []*service, emitter *emit.Emitter) dispatch.Compiled {
+func (c *compilation) fit(w *topology.Workload, unit *dispatch.Unit, services []*service, layout *dispatch.Memory) dispatch.Compiled {
 	for {
-		compiled := unit.Compile()
-		tooLarge, entries := oversized(compiled, emitter)
+		compiled := layout.Compile(*unit)
+		tooLarge, entries := oversized(compiled, c.emitter)
 		if len(tooLarge) == 0 {
 			return compiled
 		}
@@ -157,8 +154,8 @@ func (c *compiler) fit(w *topology.Workload, unit *dispatch.Unit, services []*se
 			Problem: fmt.Sprintf("what the gateway runs does not fit into objects of %d bytes: %s", emit.MaxObject, finding.Routes(tooLarge)),
 			Remedy:  "move some VirtualServices to another gateway, or make configs smaller",
 		}
-		refused := c.refuseRuns(services, f, func(sv *service, r *dispatch.Run) bool {
-			return entries[sv.binding.Key] || uses(r, entries)
+		refused := c.refuseRuns(services, f, func(key string, r dispatch.Run) bool {
+			return entries[key] || uses(r, entries)
 		})
 		if refused == 0 {
 			for _, name := range tooLarge {
@@ -173,7 +170,7 @@ func (c *compiler) fit(w *topology.Workload, unit *dispatch.Unit, services []*se
 }
 
 // uses says whether a run needs an entry of a slot's table or of a Lua runtime.
-func uses(r *dispatch.Run, entries map[string]bool) bool {
+func uses(r dispatch.Run, entries map[string]bool) bool {
 	return slices.ContainsFunc(r.Parts, func(p dispatch.Placed) bool {
 		if l, ok := p.Part.(part.Lua); ok && slices.ContainsFunc(lua.NewProgram(l).Shared, func(s part.Shared) bool { return entries[s.Name] }) {
 			return true
@@ -183,10 +180,10 @@ func uses(r *dispatch.Run, entries map[string]bool) bool {
 }
 
 // rebind takes the bindings anew after runs were refused.
-func (c *compiler) rebind(unit *dispatch.Unit, services []*service) {
+func (c *compilation) rebind(unit *dispatch.Unit, services []*service) {
 	now := make(map[string]*dispatch.Binding, len(services))
 	for _, sv := range services {
-		now[sv.binding.Key] = &sv.binding
+		now[sv.binding.Key] = sv.binding
 	}
 	for i, b := range unit.Bindings {
 		if n, ok := now[b.Key]; ok {
@@ -304,53 +301,4 @@ func oversized(u dispatch.Compiled, emitter *emit.Emitter) (names []string, entr
 		}
 	}
 	return names, entries
-}
-
-// origins says where every entry of a workload's objects comes from.
-func (c *compiler) origins(w *topology.Workload, out emit.Workload, objects []emit.Object) []Origin {
-	carrier := map[string]string{}
-	for _, o := range objects {
-		for _, name := range o.Resources {
-			carrier[name] = o.Name()
-		}
-	}
-	gateways := make([]Cause, len(w.Gateways))
-	for i, g := range w.Gateways {
-		gateways[i] = Cause{Object: g.Ref(), Place: "spec.selector"}
-	}
-	services := map[string]Cause{}
-	for _, v := range c.topology.VirtualServices {
-		services[v.Key] = Cause{Object: v.Ref()}
-	}
-	var origins []Origin
-	add := func(resource, entry string, causes []Cause) {
-		origins = append(origins, Origin{Object: carrier[resource], Resource: resource, Entry: entry, Causes: causes})
-	}
-	for _, f := range out.Unit.Filters {
-		origins = append(origins, Origin{Object: emit.SkeletonName(w), Resource: f.Name, Causes: gateways})
-	}
-	units := []dispatch.Compiled{out.Unit}
-	for _, s := range out.Servers {
-		units = append(units, s.Unit)
-	}
-	for _, u := range units {
-		for r := range u.Resources() {
-			add(r.Name, "", gateways)
-			for _, key := range r.Keys {
-				if v, ok := services[key]; ok {
-					add(r.Name, key, []Cause{v})
-				} else {
-					add(r.Name, key, c.causes[key])
-				}
-			}
-		}
-	}
-	for _, r := range out.Pool.Resources(w.ID) {
-		causes := gateways
-		if r.Wasm != nil {
-			causes = c.causes[r.Identity]
-		}
-		add(r.Name, "", causes)
-	}
-	return origins
 }

@@ -28,6 +28,7 @@ import (
 // cluster reads, and writes generated objects, nothing else.
 type reconciler struct {
 	options  snapshot.Options
+	compiler compile.Compiler
 	inputs   *inputs
 	writer   *writer
 	accepted *acceptance
@@ -60,7 +61,7 @@ func (r *reconciler) Reconcile(ctx context.Context, _ reconcile.Request) (ctrl.R
 		return ctrl.Result{}, err
 	}
 	begin := time.Now()
-	result := compile.Compile(s)
+	result := r.compiler.Compile(s)
 	r.metrics.compiled(time.Since(begin), result)
 	begin = time.Now()
 	r.writer.guard(result.Objects)
@@ -144,7 +145,9 @@ func (r *reconciler) pass(s *snapshot.Snapshot, result *compile.Result) *pass {
 func (p *pass) suspect(s *snapshot.Snapshot, result *compile.Result) {
 	users := map[finding.Object]bool{}
 	note := func(object finding.Object, spec *pluginsv1alpha1.PluginSpec) {
-		users[object] = spec.Wasm != nil || spec.Envoy != nil
+		if spec.Wasm != nil || spec.Envoy != nil {
+			users[object] = true
+		}
 	}
 	for _, x := range s.Plugins {
 		note(finding.Object{Kind: "Plugin", Namespace: x.Namespace, Name: x.Name}, &x.Spec)
@@ -152,7 +155,10 @@ func (p *pass) suspect(s *snapshot.Snapshot, result *compile.Result) {
 	for _, x := range s.ClusterPlugins {
 		note(finding.Object{Kind: "ClusterPlugin", Name: x.Name}, &x.Spec)
 	}
-	for _, o := range result.Origins {
+	if len(users) == 0 {
+		return
+	}
+	for _, o := range result.Origins() {
 		if len(o.Causes) > 0 && users[o.Causes[0].Object] {
 			p.suspects[emit.Entry{Resource: o.Resource, Key: o.Entry}] = o.Causes[0].Object
 		}

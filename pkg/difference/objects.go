@@ -91,7 +91,7 @@ type origin struct{ resource, key string }
 func newCauses(sides ...*compile.Result) causes {
 	out := causes{}
 	for _, r := range sides {
-		for _, o := range r.Origins {
+		for _, o := range r.Origins() {
 			if o.Entry != "" && len(o.Causes) > 0 {
 				out[origin{o.Resource, o.Entry}] = o.Causes[0].Object
 			}

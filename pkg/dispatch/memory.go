@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"maps"
 	"slices"
+	"strings"
 
 	xdsmatcher "github.com/cncf/xds/go/xds/type/matcher/v3"
 	"google.golang.org/protobuf/proto"
@@ -21,19 +22,18 @@ type Memory struct {
 	// pool has the numbers of the pools before it, as long as they are the same.
 	pool     *Pool
 	bindings memo.Map[string, *laid]               // by the VirtualService's key
-	runs     memo.Map[[sha256.Size]byte, *laidRun] // by what their slots hold
-	natives  memo.Map[proto.Message, match]        // native filters where they are used; owners share one
-	tables   memo.Map[string, laidTable]           // by name
-	runtimes memo.Map[string, laidRuntime]         // by name
+	runs     memo.Map[[sha256.Size]byte, *laidRun] // by the state that they set
+	natives  memo.Map[proto.Message, *nativeFilter]
+	tables   memo.Map[string, laidTable]   // by name
+	runtimes memo.Map[string, laidRuntime] // by name
 	fixed    memo.Map[fixed, []*Filter]
 	// chains are the values of Lua parts by their keys.
 	chains map[string][]value
+	// units counts the units that were compiled.
+	units int
 }
 
 type match = *xdsmatcher.Matcher_OnMatch
-
-// table is what a table holds.
-type table map[string]match
 
 // Next ends a pass. What it did not use is forgotten.
 func (m *Memory) Next() {
@@ -69,11 +69,13 @@ type laidRoutes struct {
 	named     map[string]*laidRun
 }
 
+// same says whether routes set the same state.
 func (r laidRoutes) same(q laidRoutes) bool {
-	return r.byDefault == q.byDefault && maps.Equal(r.named, q.named)
+	sets := func(r, q *laidRun) bool { return r.match == q.match }
+	return sets(r.byDefault, q.byDefault) && maps.EqualFunc(r.named, q.named, sets)
 }
 
-// laidRun is how a run was laid out. Equal ones are one.
+// laidRun is how a run was laid out: the state that it sets, and what that refers to, which may change without it.
 type laidRun struct {
 	key     [sha256.Size]byte
 	match   match
@@ -81,13 +83,23 @@ type laidRun struct {
 	lua     []placedLua
 	// runtimes are the slots that need their Lua runtime, if only to refuse.
 	runtimes []int
+	// unit is the last one that it was added to.
+	unit int
 }
 
 type placedNative struct {
 	slot     int
 	text     string
-	filter   proto.Message
+	filter   *nativeFilter
 	stateful bool
+}
+
+// nativeFilter is a native filter where it is used. Uses that differ in their owner only share one.
+type nativeFilter struct {
+	config proto.Message
+	match  match
+	// unit is the last one that it was added to.
+	unit int
 }
 
 type placedLua struct {
@@ -99,8 +111,9 @@ type placedLua struct {
 
 // lay lays a binding out.
 func (m *Memory) lay(u Unit, b *Binding) *laid {
-	was, known := m.bindings.Get(b.Key)
-	if known && was.from == b && (was.pool == nil || was.pool == m.pool) {
+	at := m.bindings.At(b.Key)
+	was := *at
+	if was != nil && was.from == b && (was.pool == nil || was.pool == m.pool) {
 		return was
 	}
 	l := &laid{from: b}
@@ -111,12 +124,12 @@ func (m *Memory) lay(u Unit, b *Binding) *laid {
 			l.byPort[port] = m.routes(u, l, routes)
 		}
 	}
-	if known && was.from.Once == b.Once && was.routes.same(l.routes) && maps.EqualFunc(was.byPort, l.byPort, laidRoutes.same) {
+	if was != nil && was.from.Once == b.Once && was.routes.same(l.routes) && maps.EqualFunc(was.byPort, l.byPort, laidRoutes.same) {
 		l.match = was.match
 	} else {
 		l.match = l.matches()
 	}
-	m.bindings.Put(b.Key, l)
+	*at = l
 	return l
 }
 
@@ -135,14 +148,14 @@ func (m *Memory) routes(u Unit, l *laid, r Routes) laidRoutes {
 func (l *laid) matches() match {
 	out := l.routes.matches()
 	if len(l.byPort) > 0 {
-		ports := make(table, len(l.byPort))
+		ports := make(map[string]match, len(l.byPort))
 		for port, routes := range l.byPort {
 			ports[port] = routes.matches()
 		}
 		out = further(exact(portInput(), ports, out))
 	}
 	if l.from.Once {
-		out = further(exact(stateInput(stateBound), table{"1": skipping}, out))
+		out = further(exact(stateInput(stateBound), map[string]match{"1": skipping}, out))
 	}
 	return out
 }
@@ -151,7 +164,7 @@ func (r laidRoutes) matches() match {
 	if len(r.named) == 0 {
 		return r.byDefault.match
 	}
-	named := make(table, len(r.named))
+	named := make(map[string]match, len(r.named))
 	for name, run := range r.named {
 		named[name] = run.match
 	}
@@ -171,36 +184,70 @@ func (m *Memory) run(u Unit, l *laid, r Run) *laidRun {
 	if err != nil {
 		panic(err) // SlotsNeeded was not asked
 	}
-	out := &laidRun{key: keyOf(slots, once)}
-	if known, ok := m.runs.Get(out.key); ok {
-		l.runs = append(l.runs, known)
-		return known
+	key := keyOf(slots, once)
+	at := m.runs.At(key)
+	switch was := *at; {
+	case was == nil:
+		*at = m.refer(key, set(u, slots, once), slots)
+	case !was.refersTo(slots):
+		*at = m.refer(key, was.match, slots)
 	}
-	var states []state
+	l.runs = append(l.runs, *at)
+	return *at
+}
+
+// refer is the run that sets a state, with what its slots refer to.
+func (m *Memory) refer(key [sha256.Size]byte, sets match, slots []value) *laidRun {
+	out := &laidRun{key: key, match: sets}
 	for i, v := range slots {
 		switch {
-		case v.text == "":
-			continue
 		case v.native != nil:
-			out.natives = append(out.natives, placedNative{i, v.text, v.native, v.stateful})
-		case v.text[0] == 'l':
+			out.natives = append(out.natives, placedNative{i, v.text, m.native(v.native), v.stateful})
+		case strings.HasPrefix(v.text, "l"):
 			out.runtimes = append(out.runtimes, i)
 			for _, p := range v.lua {
 				out.lua = append(out.lua, placedLua{i, runtimeID(p.Part.(part.Lua)), p})
 			}
 		}
-		states = append(states, state{key: slotState(u.Workload, i), format: literal(v.text)})
+	}
+	return out
+}
+
+// refersTo says whether the run refers to the same as slots that set the same state.
+func (r *laidRun) refersTo(slots []value) bool {
+	natives, parts := r.natives, r.lua
+	for _, v := range slots {
+		if v.native != nil {
+			if len(natives) == 0 || natives[0].filter.config != v.native {
+				return false
+			}
+			natives = natives[1:]
+		}
+		for _, p := range v.lua {
+			if len(parts) == 0 || parts[0].part.Key != p.Key {
+				return false
+			}
+			parts = parts[1:]
+		}
+	}
+	return len(natives)+len(parts) == 0
+}
+
+// set is the message that sets the state of slots.
+func set(u Unit, slots []value, once bool) match {
+	var states []state
+	for i, v := range slots {
+		if v.text != "" {
+			states = append(states, state{key: slotState(u.Workload, i), format: literal(v.text)})
+		}
 	}
 	if once {
 		states = append(states, state{key: stateBound, format: "1"})
 	}
-	out.match = skipping
-	if len(states) > 0 {
-		out.match = inline("envoy.filters.http.set_filter_state", setState(states))
+	if len(states) == 0 {
+		return skipping
 	}
-	m.runs.Put(out.key, out)
-	l.runs = append(l.runs, out)
-	return out
+	return inline("envoy.filters.http.set_filter_state", setState(states))
 }
 
 // keyOf is equal for runs that set the same state. It is no shorter a hash, because texts are users' own.
@@ -226,105 +273,123 @@ func runtimeID(l part.Lua) string {
 
 // content is what all runs of a unit add up to, by slot.
 type content struct {
-	runs    map[*laidRun]bool // those that were added
-	natives [MaxSlots + 2]map[string]placedNative
+	natives [MaxSlots + 2][]*placedNative
 	lua     [MaxSlots + 2]map[string]Placed // by what a runtime knows of them
 	inUse   [MaxSlots + 2]bool
 }
 
-func newContent() *content {
-	c := &content{runs: map[*laidRun]bool{}}
-	for slot := range c.natives {
-		c.natives[slot], c.lua[slot] = map[string]placedNative{}, map[string]Placed{}
-	}
-	return c
-}
-
 func (m *Memory) add(c *content, r *laidRun) {
-	if c.runs[r] {
+	if r.unit == m.units {
 		return
 	}
-	c.runs[r] = true
-	m.runs.Put(r.key, r)
-	for _, n := range r.natives {
-		c.natives[n.slot][n.text] = n
+	r.unit = m.units
+	*m.runs.At(r.key) = r
+	for i := range r.natives {
+		n := &r.natives[i]
+		c.natives[n.slot] = append(c.natives[n.slot], n)
+		if n.filter.unit != m.units {
+			n.filter.unit = m.units
+			*m.natives.At(n.filter.config) = n.filter
+		}
 	}
 	for _, slot := range r.runtimes {
 		c.inUse[slot] = true
 	}
 	for _, l := range r.lua {
+		if c.lua[l.slot] == nil {
+			c.lua[l.slot] = map[string]Placed{}
+		}
 		c.lua[l.slot][l.id] = l.part
 	}
+}
+
+// entries are what a table holds, in the order in which it was found. Of several under one key the last counts.
+type entries []entry
+
+type entry struct {
+	key   string
+	match match
+}
+
+func (e entries) and(next entry) entries {
+	if len(e) > 0 && e[len(e)-1] == next {
+		return e
+	}
+	return append(e, next)
 }
 
 // laidTable is a table that was laid out, with what it was laid out of.
 type laidTable struct {
 	Resource
-	entries   table
-	otherwise bool
+	entries entries
+	matches map[string]match
+	deny    bool
 }
 
-// table is the table of a name; what is in none of its entries is denied, or else runs nothing.
-func (m *Memory) table(name string, state string, entries table, deny bool) Resource {
-	keys := len(entries)
-	if keys == 0 {
-		entries[NoEntry] = skipping // a map must have an entry
-	}
-	if was, ok := m.tables.Get(name); ok && was.otherwise == deny && maps.Equal(was.entries, entries) {
+// table is the table of a name, which looks a state up; what is not in it is denied, or else runs nothing.
+func (m *Memory) table(name, state string, list entries, deny bool) Resource {
+	was := m.tables.At(name)
+	if was.Config != nil && was.deny == deny && slices.Equal(was.entries, list) {
 		return was.Resource
 	}
-	var otherwise match
-	if deny {
-		otherwise = denying
+	matches := make(map[string]match, len(list))
+	for _, e := range list {
+		matches[e.key] = e.match
 	}
-	r := Resource{Name: name, Config: withMatcher(exact(stateInput(state), entries, otherwise))}
-	if keys > 0 {
-		r.Keys = slices.Sorted(maps.Keys(entries))
+	keys := slices.Sorted(maps.Keys(matches))
+	if len(matches) == 0 {
+		matches[NoEntry] = skipping // a map must have an entry
 	}
-	m.tables.Put(name, laidTable{r, entries, deny})
-	return r
+	is := laidTable{entries: list, matches: matches, deny: deny}
+	if was.deny == deny && maps.Equal(was.matches, matches) {
+		is.Resource = was.Resource
+	} else {
+		var otherwise match
+		if deny {
+			otherwise = denying
+		}
+		is.Resource = Resource{Name: name, Config: withMatcher(exact(stateInput(state), matches, otherwise)), Keys: keys}
+	}
+	*was = is
+	return is.Resource
 }
 
-func (m *Memory) bindingsTable(u Unit, n int, entries table) Resource {
+func (m *Memory) bindingsTable(u Unit, n int, list entries) Resource {
 	name := u.bindingsName(n)
 	if u.closed[name] {
-		clear(entries)
+		list = nil
 	}
-	return m.table(name, stateVirtualService, entries, u.DenyUnknown || u.closed[name])
+	return m.table(name, stateVirtualService, list, u.DenyUnknown || u.closed[name])
 }
 
 // slotTables are the native filters of one slot: those without state, then those with.
 func (m *Memory) slotTables(u Unit, slot int, c *content) []Resource {
 	n := u.slotTableCount(slot)
-	tables := make([]table, 2*n)
-	for i := range tables {
-		tables[i] = table{}
-	}
-	for text, native := range c.natives[slot] {
-		i := u.slotTable(slot, text)
-		if native.stateful {
+	tables := make([]entries, 2*n)
+	for _, p := range c.natives[slot] {
+		i := u.slotTable(slot, p.text)
+		if p.stateful {
 			i += n
 		}
-		tables[i][text] = m.native(native.filter)
+		tables[i] = tables[i].and(entry{p.text, p.filter.match})
 	}
 	out := make([]Resource, len(tables))
-	for i, entries := range tables {
+	for i, list := range tables {
 		kind := "n"
 		if i >= n {
 			kind = "s"
 		}
-		out[i] = m.table(u.slotTableName(kind, slot, i%n), slotState(u.Workload, slot), entries, true)
+		out[i] = m.table(u.slotTableName(kind, slot, i%n), slotState(u.Workload, slot), list, true)
 	}
 	return out
 }
 
-func (m *Memory) native(filter proto.Message) match {
-	known, ok := m.natives.Get(filter)
-	if !ok {
-		known = inline(envoy.FilterName(filter), filter)
-		m.natives.Put(filter, known)
+func (m *Memory) native(config proto.Message) *nativeFilter {
+	at := m.natives.At(config)
+	if *at == nil {
+		*at = &nativeFilter{config: config, match: inline(envoy.FilterName(config), config)}
 	}
-	return known
+	return *at
 }
 
 // laidRuntime is the Lua runtime of a slot, with what it was laid out of: the keys of the parts that it knows.
@@ -343,7 +408,8 @@ func (m *Memory) runtime(u Unit, slot int, c *content) Resource {
 	for id, p := range c.lua[slot] {
 		parts[id] = p.Key
 	}
-	if was, ok := m.runtimes.Get(r.Name); ok && maps.Equal(was.parts, parts) {
+	was := m.runtimes.At(r.Name)
+	if was.Config != nil && maps.Equal(was.parts, parts) {
 		return was.Resource
 	}
 	program := lua.NewProgram(luaParts(slices.Collect(maps.Values(c.lua[slot])))...)
@@ -358,7 +424,7 @@ func (m *Memory) runtime(u Unit, slot int, c *content) Resource {
 	}
 	slices.Sort(r.Keys)
 	r.Keys = slices.Compact(r.Keys)
-	m.runtimes.Put(r.Name, laidRuntime{r, parts})
+	*was = laidRuntime{r, parts}
 	return r
 }
 
@@ -370,13 +436,11 @@ type fixed struct {
 }
 
 func (m *Memory) filters(u Unit) []*Filter {
-	key := fixed{u.Name, u.DenyUnknown, len(u.closed) > 0, u.Pool.open.size, u.Pool.secret.size}
-	known, ok := m.fixed.Get(key)
-	if !ok {
-		known = u.filters()
-		m.fixed.Put(key, known)
+	at := m.fixed.At(fixed{u.Name, u.DenyUnknown, len(u.closed) > 0, u.Pool.open.size, u.Pool.secret.size})
+	if *at == nil {
+		*at = u.filters()
 	}
-	return known
+	return *at
 }
 
 // Messages without content of their own, shared by all.

@@ -3,6 +3,7 @@ package dispatch
 import (
 	"fmt"
 	"iter"
+	"maps"
 
 	"github.com/cespare/xxhash/v2"
 	xdsmatcher "github.com/cncf/xds/go/xds/type/matcher/v3"
@@ -29,6 +30,25 @@ type Binding struct {
 	// Once marks a VirtualService that several workloads serve which may share pods: only the first set of filters
 	// that a request meets runs it.
 	Once bool
+}
+
+// With is the binding with its runs replaced.
+func (b *Binding) With(replace func(Run) Run) *Binding {
+	out := *b
+	out.Routes = b.Routes.with(replace)
+	out.ByPort = maps.Clone(b.ByPort)
+	for port, routes := range out.ByPort {
+		out.ByPort[port] = routes.with(replace)
+	}
+	return &out
+}
+
+func (r Routes) with(replace func(Run) Run) Routes {
+	out := Routes{Default: replace(r.Default), Named: maps.Clone(r.Named)}
+	for name, run := range out.Named {
+		out.Named[name] = replace(run)
+	}
+	return out
 }
 
 // Routes are the runs of a VirtualService's routes.
@@ -157,21 +177,20 @@ func (u Unit) Compile() Compiled { return new(Memory).Compile(u) }
 // Compile lays a unit of the memory's workload out.
 func (m *Memory) Compile(u Unit) Compiled {
 	m.know(u.Pool)
-	c := newContent()
-	entries := make([]table, u.tables().Bindings)
-	for i := range entries {
-		entries[i] = make(table, len(u.Bindings)/len(entries)+1)
-	}
+	m.units++
+	c := &content{}
+	tables := make([]entries, u.tables().Bindings)
 	for _, b := range u.Bindings {
 		l := m.lay(u, b)
-		entries[u.BindingsTable(b.Key)][b.Key] = l.match
+		i := u.BindingsTable(b.Key)
+		tables[i] = tables[i].and(entry{b.Key, l.match})
 		for _, r := range l.runs {
 			m.add(c, r)
 		}
 	}
 	out := Compiled{Filters: m.filters(u)}
-	for i, e := range entries {
-		out.Bindings = append(out.Bindings, m.bindingsTable(u, i, e))
+	for i, list := range tables {
+		out.Bindings = append(out.Bindings, m.bindingsTable(u, i, list))
 	}
 	out.Slots = make([][]Resource, MaxSlots+2)
 	out.Lua = make([]Resource, MaxSlots+2)

@@ -16,6 +16,7 @@ import (
 	xdsmatcher "github.com/cncf/xds/go/xds/type/matcher/v3"
 	matching "github.com/envoyproxy/go-control-plane/envoy/extensions/common/matching/v3"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/istio-plugins/istio-plugins/pkg/dispatch"
@@ -82,10 +83,10 @@ type Emitter struct {
 	Options snapshot.Options
 	structs *structWriter
 
-	resources memo.Map[string, emitted]           // by ECDS name
-	filters   memo.Map[filterAt, patch]           // fixed ones
-	equal     memo.Map[[2]*dispatch.Filter, bool] // whether they say the same
-	objects   memo.Map[string, made]              // by name
+	resources memo.Map[string, emitted]            // by ECDS name
+	filters   memo.Map[filterAt, patch]            // fixed ones
+	equal     memo.Map[[2]*dispatch.Filter, *bool] // whether they say the same
+	objects   memo.Map[string, made]               // by name
 }
 
 // patch is one patch of an object, with about how many bytes it has there.
@@ -184,12 +185,12 @@ func (e *Emitter) server(s Server, own dispatch.Compiled) []patch {
 
 // alike says whether two fixed filters say the same.
 func (e *Emitter) alike(f, g *dispatch.Filter) bool {
-	known, ok := e.equal.Get([2]*dispatch.Filter{f, g})
-	if !ok {
-		known = proto.Equal(f.Config, g.Config)
-		e.equal.Put([2]*dispatch.Filter{f, g}, known)
+	at := e.equal.At([2]*dispatch.Filter{f, g})
+	if *at == nil {
+		equal := proto.Equal(f.Config, g.Config)
+		*at = &equal
 	}
-	return known
+	return **at
 }
 
 // ServerSize is about how many bytes the object of a TLS server has, on a gateway with these own filters.
@@ -205,15 +206,20 @@ func (e *Emitter) EntrySizes(r dispatch.Resource) map[string]int {
 	}
 	out := map[string]int{}
 	for key, match := range matches(r.Config) {
-		out[key] = len(key) + 4 + e.structs.size(e.structs.write(match.ProtoReflect()))
+		out[key] = e.structs.entrySize(key, e.structs.write(match.ProtoReflect()))
 	}
 	return out
 }
 
-// matches are the entries of a table; none for what is no table.
+// matches are the entries of a table, and otherwise what is for all else; nil for what is no table.
 func matches(config proto.Message) map[string]*xdsmatcher.Matcher_OnMatch {
 	m, _ := config.(*matching.ExtensionWithMatcher)
 	return m.GetXdsMatcher().GetMatcherTree().GetExactMatchMap().GetMap()
+}
+
+func otherwise(config proto.Message) *xdsmatcher.Matcher_OnMatch {
+	m, _ := config.(*matching.ExtensionWithMatcher)
+	return m.GetXdsMatcher().GetOnNoMatch()
 }
 
 // SkeletonName is the name of the object with a workload's fixed filters.
@@ -242,11 +248,12 @@ type filterAt struct {
 }
 
 func (e *Emitter) filter(f filterAt) patch {
-	known, ok := e.filters.Get(f)
-	if ok {
-		return known
+	at := e.filters.At(f)
+	if at.EnvoyFilter_EnvoyConfigObjectPatch != nil {
+		return *at
 	}
-	made := e.patch(&networking.EnvoyFilter_EnvoyConfigObjectPatch{
+	value := e.structs.extension(f.filter.Name, f.filter.Config)
+	*at = patch{&networking.EnvoyFilter_EnvoyConfigObjectPatch{
 		ApplyTo: networking.EnvoyFilter_HTTP_FILTER,
 		Match: &networking.EnvoyFilter_EnvoyConfigObjectMatch{
 			Context: networking.EnvoyFilter_GATEWAY,
@@ -260,10 +267,9 @@ func (e *Emitter) filter(f filterAt) patch {
 				},
 			}},
 		},
-		Patch: &networking.EnvoyFilter_Patch{Operation: f.op, Value: e.structs.extension(f.filter.Name, f.filter.Config)},
-	})
-	e.filters.Put(f, made)
-	return made
+		Patch: &networking.EnvoyFilter_Patch{Operation: f.op, Value: value},
+	}, around + e.structs.structSize(value)}
+	return *at
 }
 
 func (e *Emitter) patches(rs []dispatch.Resource) []patch {
@@ -276,29 +282,51 @@ func (e *Emitter) patches(rs []dispatch.Resource) []patch {
 
 // resource is the patch that makes istiod serve a resource by ECDS.
 func (e *Emitter) resource(r dispatch.Resource) patch {
-	was, ok := e.resources.Get(r.Name)
-	switch {
-	case !ok:
-	case was.config == r.Config:
-		return was.patch
-	case matches(r.Config) != nil:
-		// Tables are large, and an edit changes few of their entries.
-		e.structs.know(matches(was.config), tableOf(typed(was.patch.GetPatch().GetValue())))
-	case proto.Equal(was.config, r.Config):
+	was := e.resources.At(r.Name)
+	if was.config == r.Config || was.config != nil && matches(r.Config) == nil && proto.Equal(was.config, r.Config) {
 		return was.patch
 	}
-	made := e.patch(&networking.EnvoyFilter_EnvoyConfigObjectPatch{
+	value, size := e.edited(was, r.Config)
+	if value == nil {
+		value = e.structs.extension(r.Name, r.Config)
+		size = around + e.structs.structSize(value)
+	}
+	*was = emitted{r.Config, patch{&networking.EnvoyFilter_EnvoyConfigObjectPatch{
 		ApplyTo: networking.EnvoyFilter_EXTENSION_CONFIG,
 		Match:   &networking.EnvoyFilter_EnvoyConfigObjectMatch{Context: networking.EnvoyFilter_GATEWAY},
-		Patch:   &networking.EnvoyFilter_Patch{Operation: networking.EnvoyFilter_Patch_ADD, Value: e.structs.extension(r.Name, r.Config)},
-	})
-	e.resources.Put(r.Name, emitted{r.Config, made})
-	return made
+		Patch:   &networking.EnvoyFilter_Patch{Operation: networking.EnvoyFilter_Patch_ADD, Value: value},
+	}, size}}
+	return was.patch
 }
 
-func (e *Emitter) patch(p *networking.EnvoyFilter_EnvoyConfigObjectPatch) patch {
-	const around = 80 // applyTo, match, operation
-	return patch{p, around + e.structs.structSize(p.GetPatch().GetValue())}
+// around is about how many bytes a patch has besides its value: applyTo, match, operation.
+const around = 80
+
+// edited is the value of a table, made of an earlier one and the entries that have changed; nil where it cannot be. Tables
+// are large, and an edit changes few of their entries.
+func (e *Emitter) edited(was *emitted, config proto.Message) (*structpb.Struct, int) {
+	before, after := matches(was.config), matches(config)
+	if before == nil || after == nil || otherwise(was.config) != otherwise(config) {
+		return nil, 0
+	}
+	old := was.patch.GetPatch().GetValue()
+	values, size := tableOf(typed(old)), was.patch.size
+	for key, match := range before {
+		e.structs.messages[match] = values[key] // it may stand under another key now
+		if after[key] != match {
+			size -= e.structs.entrySize(key, values[key])
+		}
+	}
+	entries := make(map[string]*structpb.Value, len(after))
+	for key, match := range after {
+		if before[key] == match {
+			entries[key] = values[key]
+			continue
+		}
+		entries[key] = e.structs.write(match.ProtoReflect())
+		size += e.structs.entrySize(key, entries[key])
+	}
+	return with(old, structpb.NewStructValue(&structpb.Struct{Fields: entries}), append([]string{configField}, tablePath...)...), size
 }
 
 func (p patch) name() string { return resourceName(p.EnvoyFilter_EnvoyConfigObjectPatch) }
@@ -319,8 +347,8 @@ func sizeOf(patches []patch) int {
 func (e *Emitter) envoyFilter(w *topology.Workload, name string, priority int32, annotations map[string]string, patches []patch) Object {
 	meta := e.meta(w, fmt.Sprintf("istio-plugins.%s.%s", w.ID, name))
 	meta.Annotations = annotations
-	was, ok := e.objects.Get(meta.Name)
-	if ok && slices.Equal(was.patches, patches) && maps.Equal(was.EnvoyFilter.Annotations, annotations) &&
+	was := e.objects.At(meta.Name)
+	if was.EnvoyFilter != nil && slices.Equal(was.patches, patches) && maps.Equal(was.EnvoyFilter.Annotations, annotations) &&
 		was.EnvoyFilter.Spec.Priority == priority && maps.Equal(was.EnvoyFilter.Spec.GetWorkloadSelector().GetLabels(), w.Selector) {
 		return was.Object
 	}
@@ -342,7 +370,7 @@ func (e *Emitter) envoyFilter(w *topology.Workload, name string, priority int32,
 			o.Resources = append(o.Resources, p.name())
 		}
 	}
-	e.objects.Put(meta.Name, made{o, patches})
+	*was = made{o, patches}
 	return o
 }
 

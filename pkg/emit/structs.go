@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strconv"
 
-	xdsmatcher "github.com/cncf/xds/go/xds/type/matcher/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -25,13 +24,6 @@ type structWriter struct {
 
 func newStructWriter() *structWriter {
 	return &structWriter{messages: map[proto.Message]*structpb.Value{}, sizes: map[*structpb.Struct]int{}}
-}
-
-// know takes over what was converted earlier: the entries of a table.
-func (w *structWriter) know(matches map[string]*xdsmatcher.Matcher_OnMatch, entries map[string]*structpb.Value) {
-	for key, m := range matches {
-		w.messages[m] = entries[key]
-	}
 }
 
 // extension is a TypedExtensionConfig or HttpFilter of this name. The message is converted as it is, not as the Any that
@@ -161,12 +153,16 @@ func (w *structWriter) structSize(s *structpb.Struct) int {
 	}
 	n := 2
 	for name, v := range s.GetFields() {
-		n += len(name) + 4 + w.size(v)
+		n += w.entrySize(name, v)
 	}
 	if n > worthRemembering {
 		w.sizes[s] = n
 	}
 	return n
+}
+
+func (w *structWriter) entrySize(name string, v *structpb.Value) int {
+	return len(name) + 4 + w.size(v)
 }
 
 // worthRemembering is a size below which adding up again is as fast as looking up.

@@ -168,9 +168,9 @@ func (e *Emitter) wasmPlugin(t *topology.Workload, r dispatch.WasmResource) Obje
 		spec.VmConfig.Env = append(spec.VmConfig.Env, env)
 	}
 	object := Object{WasmPlugin: o, Resources: []string{r.Name}, Size: len(w.Config) + 2048}
-	if was, ok := e.objects.Get(o.Name); ok && slices.Equal(was.Resources, object.Resources) && was.Size == object.Size && Equal(object, was.Object) {
-		return was.Object
+	was := e.objects.At(o.Name)
+	if was.WasmPlugin == nil || !slices.Equal(was.Resources, object.Resources) || was.Size != object.Size || !Equal(object, was.Object) {
+		*was = made{Object: object}
 	}
-	e.objects.Put(o.Name, made{Object: object})
-	return object
+	return was.Object
 }

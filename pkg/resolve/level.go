@@ -18,9 +18,10 @@ type Level struct {
 	Entries []*Entry
 	// Refused is set if the annotation cannot be parsed: every route of the object is refused.
 	Refused *Refusal
-	// text and routes are what it was made from.
-	text   string
-	routes []string
+	// text and routes are what it was made from, library the last one that was found to give the same.
+	text    string
+	routes  []string
+	library *Library
 }
 
 // Entry is one entry of an annotation, resolved.
@@ -58,7 +59,7 @@ type Refusal struct {
 // NewLevel reads and resolves the annotation of an object. routes are the names of a VirtualService's http routes;
 // nil for an object that has none to choose from.
 func NewLevel(l *Library, object finding.Object, text string, routes []string) *Level {
-	level := &Level{Object: object, text: text, routes: routes}
+	level := &Level{Object: object, text: text, routes: routes, library: l}
 	place := fmt.Sprintf("metadata.annotations[%s]", annotation.Key)
 	parsed, problem := annotation.Parse(text)
 	if problem != nil {
@@ -118,10 +119,17 @@ func (level *Level) Current(l *Library, text string, routes []string) bool {
 	if level.text != text || !slices.Equal(level.routes, routes) {
 		return false
 	}
-	return !slices.ContainsFunc(level.Entries, func(e *Entry) bool {
+	if level.library == l {
+		return true
+	}
+	if slices.ContainsFunc(level.Entries, func(e *Entry) bool {
 		plugin, issue := l.Find(e.Name, level.Object.Kind, level.Object.Namespace)
 		return plugin != e.Plugin || !issue.saysAs(e.missing)
-	})
+	}) {
+		return false
+	}
+	level.library = l
+	return true
 }
 
 // saysAs says whether two answers of Find are the same, in what Find says.

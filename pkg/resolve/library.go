@@ -70,7 +70,8 @@ func NewLibrary(s *snapshot.Snapshot, builtins []string) *Library {
 	return l.Next(s)
 }
 
-// Next is the library of a later snapshot. What is the same in both is the same Plugin.
+// Next is the library of a later snapshot: where nothing has changed the same one, and else one in which what is the same
+// in both is the same Plugin.
 func (l *Library) Next(s *snapshot.Snapshot) *Library {
 	next := &Library{
 		plugins:  make(map[string]*Plugin, len(s.Plugins)),
@@ -86,6 +87,9 @@ func (l *Library) Next(s *snapshot.Snapshot) *Library {
 	for _, p := range s.ClusterPlugins {
 		object := finding.Object{Kind: "ClusterPlugin", Name: p.Name}
 		next.cluster[p.Name] = renewed(l.cluster[p.Name], object, s.Options.RootNamespace, &p.Spec)
+	}
+	if len(s.Malformed) == 0 && maps.Equal(l.plugins, next.plugins) && maps.Equal(l.cluster, next.cluster) && snapshot.SameObjects(l.grants, next.grants, snapshot.Same) {
+		return l
 	}
 	next.addMalformed(s.Malformed)
 	return next

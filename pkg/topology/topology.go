@@ -83,6 +83,8 @@ type VirtualService struct {
 	Routes []Route
 	// delegates are those that its routes name.
 	delegates []delegate
+	// place in the order of all.
+	place int
 }
 
 // delegate is a VirtualService that a route delegates to; without object it may not be used, or is not there.
@@ -128,13 +130,15 @@ func (t *Topology) Next(s *snapshot.Snapshot) *Topology {
 	for _, v := range t.VirtualServices {
 		before[v.NamespacedName] = v
 	}
-	next.VirtualServices = make([]*VirtualService, 0, len(s.VirtualServices))
+	// Those that were there before are put where they were, since sorting takes longer than all else.
+	known, added := make([]*VirtualService, len(t.VirtualServices)), []*VirtualService(nil)
 	for _, vs := range s.VirtualServices {
 		if IsDelegate(vs) {
 			continue
 		}
 		v := &VirtualService{NamespacedName: types.NamespacedName{Namespace: vs.Namespace, Name: vs.Name}, Object: vs}
-		if was := before[v.NamespacedName]; was != nil && was.current(vs, delegates) {
+		was := before[v.NamespacedName]
+		if was != nil && was.current(vs, delegates) {
 			v.Key, v.Routes, v.delegates = was.Key, was.Routes, was.delegates
 		} else {
 			v.Key = Key(vs.Namespace, vs.Name)
@@ -146,10 +150,19 @@ func (t *Topology) Next(s *snapshot.Snapshot) *Topology {
 			}
 		}
 		bindGateways(v, byName)
-		next.VirtualServices = append(next.VirtualServices, v)
+		if was != nil && known[was.place] == nil {
+			known[was.place] = v
+		} else {
+			added = append(added, v)
+		}
 	}
-	slices.SortFunc(next.VirtualServices, func(a, b *VirtualService) int { return compareNames(a.NamespacedName, b.NamespacedName) })
-	for _, v := range next.VirtualServices {
+	next.VirtualServices = slices.DeleteFunc(known, func(v *VirtualService) bool { return v == nil })
+	if len(added) > 0 {
+		next.VirtualServices = append(next.VirtualServices, added...)
+		slices.SortFunc(next.VirtualServices, func(a, b *VirtualService) int { return compareNames(a.NamespacedName, b.NamespacedName) })
+	}
+	for i, v := range next.VirtualServices {
+		v.place = i
 		for _, g := range v.Gateways {
 			g.Bound = append(g.Bound, v)
 		}
@@ -331,4 +344,6 @@ func (g *Gateway) Ref() finding.Object {
 }
 
 // Ref names the VirtualService in findings.
-func (v *VirtualService) Ref() finding.Object { return ObjectOf(v.Object) }
+func (v *VirtualService) Ref() finding.Object {
+	return finding.Object{Kind: "VirtualService", Namespace: v.Namespace, Name: v.Name}
+}

@@ -29,7 +29,7 @@ type item struct {
 // slots' tables are taken apart, since each comes from a plugin of its own; other resources are whole.
 func items(r *compile.Result) ([]item, error) {
 	causes := map[place][]compile.Cause{}
-	for _, o := range r.Origins {
+	for _, o := range r.Origins() {
 		causes[place{o.Resource, o.Entry}] = o.Causes
 	}
 	var out []item

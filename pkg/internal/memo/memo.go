@@ -1,30 +1,47 @@
 // Package memo keeps results from one pass to the next, for as long as passes ask for them.
 package memo
 
-// Map holds results by key. What a pass neither asks for nor puts is forgotten when it ends, so a Map never grows beyond
-// what one pass needs. It does not know whether a result is still right: who gets one compares what it was made from. The
-// zero Map is empty.
-type Map[K comparable, V any] struct{ now, before map[K]V }
+import "maps"
 
-// Next ends a pass.
-func (m *Map[K, V]) Next() { m.now, m.before = nil, m.now }
-
-// Get returns what this pass, or else the one before it, has for a key.
-func (m *Map[K, V]) Get(key K) (V, bool) {
-	if v, ok := m.now[key]; ok {
-		return v, true
-	}
-	v, ok := m.before[key]
-	if ok {
-		m.Put(key, v)
-	}
-	return v, ok
+// Map holds results by key. What a pass does not ask for is forgotten when it ends, so a Map never grows beyond what one
+// pass needs. It does not know whether a result is still right: who asks for one compares what it was made from. The zero
+// Map is empty.
+type Map[K comparable, V any] struct {
+	entries map[K]*entry[V]
+	pass    int
 }
 
-// Put keeps a result.
-func (m *Map[K, V]) Put(key K, v V) {
-	if m.now == nil {
-		m.now = make(map[K]V, len(m.before))
+type entry[V any] struct {
+	value V
+	// pass that last asked for it.
+	pass int
+}
+
+// At is the place of a key, with the zero value where nothing is kept. It is to be used before the pass ends.
+func (m *Map[K, V]) At(key K) *V {
+	e := m.entries[key]
+	if e == nil {
+		e = &entry[V]{}
+		if m.entries == nil {
+			m.entries = map[K]*entry[V]{}
+		}
+		m.entries[key] = e
 	}
-	m.now[key] = v
+	e.pass = m.pass
+	return &e.value
+}
+
+// Now is what this pass has asked for under a key, or the zero value.
+func (m *Map[K, V]) Now(key K) V {
+	if e := m.entries[key]; e != nil && e.pass == m.pass {
+		return e.value
+	}
+	var none V
+	return none
+}
+
+// Next ends a pass.
+func (m *Map[K, V]) Next() {
+	maps.DeleteFunc(m.entries, func(_ K, e *entry[V]) bool { return e.pass != m.pass })
+	m.pass++
 }

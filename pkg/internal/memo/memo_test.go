@@ -8,23 +8,23 @@ import (
 
 func TestWhatIsNotAskedForIsForgotten(t *testing.T) {
 	var m memo.Map[string, int]
-	if _, ok := m.Get("a"); ok {
-		t.Error("the empty Map has something")
+	if v := m.Now("asked"); v != 0 {
+		t.Errorf("the empty Map has %d", v)
 	}
-	m.Put("asked", 1)
-	m.Put("forgotten", 2)
+	*m.At("asked"), *m.At("forgotten") = 1, 2
 	for range 3 {
 		m.Next()
-		if v, ok := m.Get("asked"); !ok || v != 1 {
-			t.Errorf("asked: %d, %v", v, ok)
+		if v := m.Now("asked"); v != 0 {
+			t.Errorf("this pass has %d before it has asked", v)
+		}
+		if v := *m.At("asked"); v != 1 {
+			t.Errorf("%d is kept", v)
+		}
+		if v := m.Now("asked"); v != 1 {
+			t.Errorf("this pass has %d", v)
 		}
 	}
-	if _, ok := m.Get("forgotten"); ok {
-		t.Error("what no pass asks for is still there")
-	}
-	m.Next()
-	m.Put("asked", 3)
-	if v, _ := m.Get("asked"); v != 3 {
-		t.Errorf("an older result hides a newer one: %d", v)
+	if v := *m.At("forgotten"); v != 0 {
+		t.Errorf("what no pass asks for is still there: %d", v)
 	}
 }
