@@ -19,6 +19,7 @@ import (
 	"github.com/istio-plugins/istio-plugins/pkg/finding"
 	"github.com/istio-plugins/istio-plugins/pkg/internal/memo"
 	"github.com/istio-plugins/istio-plugins/pkg/mechanism"
+	"github.com/istio-plugins/istio-plugins/pkg/registry"
 	"github.com/istio-plugins/istio-plugins/pkg/resolve"
 	"github.com/istio-plugins/istio-plugins/pkg/snapshot"
 	"github.com/istio-plugins/istio-plugins/pkg/topology"
@@ -64,7 +65,7 @@ func (k *Compiler) Compile(s *snapshot.Snapshot) *Result {
 	index, findings := k.consumers.Next(s)
 	k.consumers = index
 	c.report.add(findings...)
-	c.world = &mechanism.World{Builtins: catalog.Find, Consumers: index, ConfigMaps: configMaps(s)}
+	c.world = &mechanism.World{Builtins: catalog.Find, Consumers: index, Services: registry.New(s), ConfigMaps: configMaps(s)}
 	c.readLevels(s)
 	c.checkObjects(s)
 
