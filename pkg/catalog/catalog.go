@@ -13,6 +13,8 @@ import (
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/correlationid"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/cors"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/csrf"
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/extauth"
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/extproc"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/faultinjection"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/hmacauth"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/iprestriction"
@@ -37,6 +39,8 @@ func All() []*builtin.Builtin {
 		correlationid.Builtin,
 		cors.Builtin,
 		csrf.Builtin,
+		extauth.Builtin,
+		extproc.Builtin,
 		faultinjection.Builtin,
 		hmacauth.Builtin,
 		iprestriction.Builtin,

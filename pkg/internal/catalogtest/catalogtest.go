@@ -6,12 +6,16 @@ import (
 	"strings"
 	"testing"
 
+	networking "istio.io/api/networking/v1alpha3"
+	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
 	"github.com/istio-plugins/istio-plugins/pkg/config"
 	"github.com/istio-plugins/istio-plugins/pkg/internal/envoytest"
 	"github.com/istio-plugins/istio-plugins/pkg/part"
+	"github.com/istio-plugins/istio-plugins/pkg/registry"
+	"github.com/istio-plugins/istio-plugins/pkg/snapshot"
 )
 
 // Build makes the parts of a use of a plugin, with a config in YAML, as the compiler does: through the schema, which also
@@ -58,10 +62,27 @@ func isError(p builtin.Problem) bool { return !p.Warning }
 
 // OnEach runs a test on every version of Envoy, each with a listener for each chain.
 func OnEach(t *testing.T, chains map[string][]part.Part, test func(t *testing.T, envoy *envoytest.Envoy)) {
+	OnEachWith(t, envoytest.Config{Chains: chains}, test)
+}
+
+// OnEachWith is OnEach for plugins that call out.
+func OnEachWith(t *testing.T, c envoytest.Config, test func(t *testing.T, envoy *envoytest.Envoy)) {
 	for _, version := range envoytest.Versions {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
-			test(t, envoytest.Start(t, version, envoytest.Config{Chains: chains}))
+			test(t, envoytest.Start(t, version, c))
 		})
 	}
+}
+
+// Services are ServiceEntries, each with an HTTP port 80 and a gRPC port 81.
+func Services(hosts ...string) builtin.Services {
+	s := &snapshot.Snapshot{}
+	for _, host := range hosts {
+		s.ServiceEntries = append(s.ServiceEntries, &networkingv1.ServiceEntry{Spec: networking.ServiceEntry{
+			Hosts: []string{host},
+			Ports: []*networking.ServicePort{{Number: 80, Protocol: "HTTP"}, {Number: 81, Protocol: "GRPC"}},
+		}})
+	}
+	return registry.New(s)
 }

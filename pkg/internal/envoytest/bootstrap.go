@@ -43,6 +43,9 @@ func bootstrap(c Config, upstream string) (*bootstrapv3.Bootstrap, error) {
 	for _, name := range slices.Sorted(maps.Keys(c.Clusters)) {
 		clusters = append(clusters, cluster(name, c.Clusters[name]))
 	}
+	for _, name := range slices.Sorted(maps.Keys(c.HTTP2Clusters)) {
+		clusters = append(clusters, http2(cluster(name, c.HTTP2Clusters[name])))
+	}
 	var listeners []*listenerv3.Listener
 	for _, name := range slices.Sorted(maps.Keys(c.Chains)) {
 		filters, err := chainFilters(c.Chains[name])
@@ -249,6 +252,20 @@ func cluster(name, hostPort string) *clusterv3.Cluster {
 			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": packed(protocols),
 		},
 	}
+}
+
+// http2 makes a cluster speak HTTP/2 whatever the client speaks.
+func http2(c *clusterv3.Cluster) *clusterv3.Cluster {
+	c.TypedExtensionProtocolOptions["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"] = packed(&upstreamv3.HttpProtocolOptions{
+		UpstreamProtocolOptions: &upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_{
+			ExplicitHttpConfig: &upstreamv3.HttpProtocolOptions_ExplicitHttpConfig{
+				ProtocolConfig: &upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
+					Http2ProtocolOptions: &corev3.Http2ProtocolOptions{},
+				},
+			},
+		},
+	})
+	return c
 }
 
 func filter(name string, config proto.Message) *hcmv3.HttpFilter {

@@ -35,6 +35,8 @@ type Config struct {
 	Values map[string]string
 	// Clusters are further upstreams, name to host:port, for plugins that call out. The cluster "upstream" is always there.
 	Clusters map[string]string
+	// HTTP2Clusters are the same, for what speaks HTTP/2 only, such as gRPC.
+	HTTP2Clusters map[string]string
 	// AccessLog is the format of lines that all listeners write to the log; without it there are none. With AccessLogIf, a
 	// CEL expression, only requests for which it is true have one.
 	AccessLog, AccessLogIf string

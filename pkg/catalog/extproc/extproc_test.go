@@ -1,0 +1,289 @@
+package extproc
+
+import (
+	"cmp"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	procv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	gocmp "github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc"
+
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
+	"github.com/istio-plugins/istio-plugins/pkg/internal/catalogtest"
+	"github.com/istio-plugins/istio-plugins/pkg/internal/envoytest"
+	"github.com/istio-plugins/istio-plugins/pkg/part"
+)
+
+// hosts are those of the tests' services: one that answers, one where nobody listens, one without a cluster.
+var hosts = []string{"proc.test", "down.test", "unknown.test"}
+
+func use(t testing.TB, failOpen bool, text string) ([]part.Part, []string) {
+	t.Helper()
+	return catalogtest.Build(t, Builtin, builtin.Use{Plugin: "proc", Instance: "i", FailOpen: failOpen, Services: catalogtest.Services(hosts...)}, text)
+}
+
+const service = `service: {host: proc.test, port: 81}`
+
+func TestConfig(t *testing.T) {
+	for _, c := range []struct {
+		config   string
+		failOpen bool
+		want     []string
+	}{
+		{config: `{` + service + `}`},
+		{config: `{` + service + `, processing_mode: {request_body_mode: BUFFERED}, request_attributes: [source.address, request.path]}`},
+		{config: `{` + service + `, processing_mode: {request_body_mode: FULL_DUPLEX_STREAMED, request_trailer_mode: SEND}}`},
+		{config: `{}`, want: []string{"service: is required"}},
+		{config: `{service: {host: gone.test, port: 81}}`, want: []string{`service: there is no Service test/gone, nor a ServiceEntry with the host "gone.test"`}},
+		{config: `{service: {host: proc.test, port: 80}}`, want: []string{"warning service.port: port 80 of proc.test is not declared to be gRPC, and gateways speak HTTP/1.1 to it: give the port appProtocol grpc, or a name such as grpc-check"}},
+		{config: `{` + service + `, message_timeout: soon}`, want: []string{`message_timeout: "soon" is no duration such as 250ms or 1.5s`}},
+		{config: `{` + service + `, processing_mode: {request_body_mode: ALL}}`, want: []string{`processing_mode.request_body_mode: "ALL" is not allowed, allowed are "NONE", "STREAMED", "BUFFERED", "BUFFERED_PARTIAL", "FULL_DUPLEX_STREAMED"`}},
+		{config: `{` + service + `, processing_mode: {response_body_mode: FULL_DUPLEX_STREAMED}}`, want: []string{"processing_mode.response_body_mode: FULL_DUPLEX_STREAMED needs response_trailer_mode SEND"}},
+		{config: `{` + service + `, processing_mode: {request_body_mode: FULL_DUPLEX_STREAMED, request_trailer_mode: SEND}}`, failOpen: true,
+			want: []string{"processing_mode.request_body_mode: FULL_DUPLEX_STREAMED cannot be let pass on failure: set failure_mode_allow to false"}},
+		{config: `{` + service + `, failure_mode_allow: false, processing_mode: {request_body_mode: FULL_DUPLEX_STREAMED, request_trailer_mode: SEND}}`, failOpen: true},
+		{config: `{` + service + `, allow_mode_override: true, processing_mode: {request_body_mode: FULL_DUPLEX_STREAMED, request_trailer_mode: SEND}}`,
+			want: []string{"processing_mode.request_body_mode: FULL_DUPLEX_STREAMED and allow_mode_override exclude each other"}},
+		{config: `{` + service + `, observability_mode: true, processing_mode: {request_body_mode: BUFFERED}}`, want: []string{"processing_mode.request_body_mode: observability_mode needs NONE or STREAMED, not BUFFERED"}},
+		{config: `{` + service + `, processing_mode: {request_header_mode: SKIP, response_header_mode: SKIP}}`, want: []string{"warning processing_mode: sends nothing to the service"}},
+		{config: `{` + service + `, request_attributes: [source.in]}`, want: []string{`request_attributes[0]: "source.in" is no attribute of Envoy`}},
+		{config: `{` + service + `, response_attributes: [user.name]}`, want: []string{`response_attributes[0]: "user.name" does not match ^(request|response|connection|upstream|source|destination|metadata|filter_state|xds)(\.[a-z_][a-z0-9_]*)*$`}},
+	} {
+		_, got := use(t, c.failOpen, c.config)
+		if diff := gocmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", c.config, diff)
+		}
+	}
+}
+
+// server changes what it sees, or fails, as the request's path says.
+type server struct {
+	procv3.UnimplementedExternalProcessorServer
+	address string
+	mu      sync.Mutex
+	seen    map[string][]string // what of a request arrived, by path
+}
+
+func serve(t testing.TB) *server {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &server{address: listener.Addr().String(), seen: map[string][]string{}}
+	rpc := grpc.NewServer()
+	procv3.RegisterExternalProcessorServer(rpc, p)
+	go func() { _ = rpc.Serve(listener) }() // until Stop
+	t.Cleanup(rpc.Stop)
+	return p
+}
+
+func set(name, value string) *corev3.HeaderValueOption {
+	return &corev3.HeaderValueOption{
+		Header: &corev3.HeaderValue{Key: name, RawValue: []byte(value)}, AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+	}
+}
+
+func header(h *corev3.HeaderMap, name string) string {
+	for _, v := range h.GetHeaders() {
+		if v.GetKey() == name {
+			return cmp.Or(v.GetValue(), string(v.GetRawValue()))
+		}
+	}
+	return ""
+}
+
+// Process implements the service.
+func (p *server) Process(stream procv3.ExternalProcessor_ProcessServer) error {
+	path := ""
+	note := func(what string) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.seen[path] = append(p.seen[path], what)
+	}
+	for {
+		r, err := stream.Recv()
+		if errors.Is(err, io.EOF) || err != nil {
+			return nil
+		}
+		out := &procv3.ProcessingResponse{}
+		switch m := r.Request.(type) {
+		case *procv3.ProcessingRequest_RequestHeaders:
+			h := m.RequestHeaders.GetHeaders()
+			path = header(h, ":path")
+			note("request headers x-a=" + header(h, "x-a") + " x-b=" + header(h, "x-b"))
+			for _, attributes := range r.GetAttributes() {
+				note("path attribute " + attributes.GetFields()["request.path"].GetStringValue())
+			}
+			switch path {
+			case "/answer":
+				out.Response = &procv3.ProcessingResponse_ImmediateResponse{ImmediateResponse: &procv3.ImmediateResponse{
+					Status: &typev3.HttpStatus{Code: typev3.StatusCode_PaymentRequired}, Body: []byte("pay"),
+					Headers: &procv3.HeaderMutation{SetHeaders: []*corev3.HeaderValueOption{set("x-why", "because")}},
+				}}
+			case "/hang":
+				<-stream.Context().Done()
+				return nil
+			case "/close":
+				return nil
+			case "/break":
+				return errors.New("broken")
+			default:
+				out.Response = &procv3.ProcessingResponse_RequestHeaders{RequestHeaders: &procv3.HeadersResponse{Response: &procv3.CommonResponse{
+					HeaderMutation: &procv3.HeaderMutation{
+						SetHeaders: []*corev3.HeaderValueOption{set("x-new", "1"), set("host", "evil.test"), set(":method", "DELETE")}, RemoveHeaders: []string{"x-a"},
+					},
+				}}}
+			}
+		case *procv3.ProcessingRequest_RequestBody:
+			note("request body " + string(m.RequestBody.GetBody()))
+			out.Response = &procv3.ProcessingResponse_RequestBody{RequestBody: &procv3.BodyResponse{Response: &procv3.CommonResponse{
+				BodyMutation: &procv3.BodyMutation{Mutation: &procv3.BodyMutation_Body{Body: []byte(strings.ToUpper(string(m.RequestBody.GetBody())))}},
+			}}}
+		case *procv3.ProcessingRequest_ResponseHeaders:
+			note("response headers")
+			if path == "/late" {
+				return errors.New("broken")
+			}
+			out.Response = &procv3.ProcessingResponse_ResponseHeaders{ResponseHeaders: &procv3.HeadersResponse{Response: &procv3.CommonResponse{
+				HeaderMutation: &procv3.HeaderMutation{SetHeaders: []*corev3.HeaderValueOption{set("x-done", "1")}},
+			}}}
+		case *procv3.ProcessingRequest_ResponseBody:
+			note("response body")
+			out.Response = &procv3.ProcessingResponse_ResponseBody{ResponseBody: &procv3.BodyResponse{Response: &procv3.CommonResponse{
+				HeaderMutation: &procv3.HeaderMutation{SetHeaders: []*corev3.HeaderValueOption{set("content-length", "8")}},
+				BodyMutation:   &procv3.BodyMutation{Mutation: &procv3.BodyMutation_Body{Body: []byte("replaced")}},
+			}}}
+		}
+		if err := stream.Send(out); err != nil {
+			return nil
+		}
+	}
+}
+
+func onEach(t *testing.T, texts map[string]string, test func(*testing.T, *envoytest.Envoy, *server)) {
+	chains := map[string][]part.Part{}
+	for name, text := range texts {
+		parts, problems := use(t, false, text)
+		if len(problems) > 0 {
+			t.Fatalf("%s: %v", text, problems)
+		}
+		chains[name] = parts
+	}
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := closed.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, version := range envoytest.Versions {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			p := serve(t)
+			test(t, envoytest.Start(t, version, envoytest.Config{
+				Chains:        chains,
+				HTTP2Clusters: map[string]string{"outbound|81||proc.test": p.address, "outbound|81||down.test": closed.Addr().String()},
+			}), p)
+		})
+	}
+}
+
+func TestProcesses(t *testing.T) {
+	onEach(t, map[string]string{
+		"plain":  `{` + service + `, message_timeout: 5s, request_attributes: [request.path]}`,
+		"lists":  `{` + service + `, message_timeout: 5s, allowed_headers: ['x-*'], disallowed_headers: [x-b]}`,
+		"bodies": `{` + service + `, message_timeout: 5s, processing_mode: {request_body_mode: BUFFERED, response_body_mode: BUFFERED}}`,
+		"skips":  `{` + service + `, message_timeout: 5s, processing_mode: {request_header_mode: SKIP}}`,
+	}, func(t *testing.T, envoy *envoytest.Envoy, p *server) {
+		got := envoy.Gateway("plain").Do(t, envoytest.Request{Path: "/plain", Host: "shop.test", Header: []string{"x-a: 1"}})
+		if got.Status != 200 || got.Header.Get("x-done") != "1" || got.Header.Get("x-istio-plugins-details") != "" {
+			t.Fatalf("%d %v", got.Status, got.Header)
+		}
+		if up := got.Upstream; up.Value("x-new") != "1" || up.Value("x-a") != "" || up.Host != "shop.test" || up.Method != http.MethodGet {
+			t.Errorf("the upstream got %v", up)
+		}
+		if got := envoy.Gateway("plain").Get(t, "/answer"); got.Status != 402 || got.Body != "pay" || got.Header.Get("x-why") != "because" || got.Upstream != nil {
+			t.Errorf("the service's own answer: %d %q %v", got.Status, got.Body, got.Header)
+		}
+		envoy.Gateway("lists").Get(t, "/lists", "x-a: 1", "x-b: 2")
+		got = envoy.Gateway("bodies").Do(t, envoytest.Request{Method: "POST", Path: "/bodies", Body: "text"})
+		if got.Status != 200 || got.Upstream.Body != "TEXT" || got.Body != "replaced" {
+			t.Errorf("bodies: %d %q, upstream %q", got.Status, got.Body, got.Upstream.Body)
+		}
+		if got := envoy.Gateway("bodies").Do(t, envoytest.Request{Method: "HEAD", Path: "/head"}); got.Status != 200 || got.Body != "" {
+			t.Errorf("HEAD: %d %q", got.Status, got.Body)
+		}
+		if got := envoy.Gateway("skips").Get(t, "/skips", "x-a: 1"); got.Upstream.Value("x-a") != "1" || got.Header.Get("x-done") != "1" {
+			t.Errorf("skipped: %d %v", got.Status, got.Header)
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for path, want := range map[string][]string{
+			"/plain":  {"request headers x-a=1 x-b=", "path attribute /plain", "response headers"},
+			"/lists":  {"request headers x-a=1 x-b=", "response headers"},
+			"/bodies": {"request headers x-a= x-b=", "request body text", "response headers", "response body"},
+		} {
+			if diff := gocmp.Diff(want, p.seen[path]); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", path, diff)
+			}
+		}
+	})
+}
+
+const failed = `{"message":"External processing failed"}`
+
+// Whatever keeps the service from answering refuses the request, unless the plugin says otherwise.
+func TestFailures(t *testing.T) {
+	texts := map[string]string{}
+	for _, host := range hosts {
+		text := "{service: {host: " + host + ", port: 81}, message_timeout: 50ms"
+		texts[host] = text + ", status_on_error: 502}"
+		texts[host+" open"] = text + ", failure_mode_allow: true}"
+	}
+	onEach(t, texts, func(t *testing.T, envoy *envoytest.Envoy, _ *server) {
+		for name := range texts {
+			paths := []string{"/hang", "/break"}
+			if !strings.HasPrefix(name, "proc") {
+				paths = []string{"/"}
+			}
+			for _, path := range paths {
+				got := envoy.Gateway(name).Get(t, path)
+				if open := strings.HasSuffix(name, "open"); open && (got.Status != 200 || got.Upstream == nil) ||
+					!open && (got.Status != 502 || got.Body != failed || got.Upstream != nil) {
+					t.Errorf("%s %s: %d %q", name, path, got.Status, got.Body)
+				}
+			}
+		}
+		// A service that ends its stream has no more to say about a request, and lets it pass.
+		if got := envoy.Gateway("proc.test").Get(t, "/close"); got.Status != 200 {
+			t.Errorf("a stream that ends: %d %q", got.Status, got.Body)
+		}
+		if got := envoy.Gateway("proc.test").Get(t, "/late"); got.Status != 502 || got.Body != "" {
+			t.Errorf("a failure of the response: %d %q %v", got.Status, got.Body, got.Header)
+		}
+	})
+}
+
+// What Envoy itself does with the forms that are accepted: it must load them all.
+func TestModesLoad(t *testing.T) {
+	texts := map[string]string{}
+	for _, body := range []string{"NONE", "STREAMED", "BUFFERED", "BUFFERED_PARTIAL", "FULL_DUPLEX_STREAMED"} {
+		texts[body] = `{` + service + `, processing_mode: {request_body_mode: ` + body + `, response_body_mode: ` + body + `, request_trailer_mode: SEND, response_trailer_mode: SEND}}`
+	}
+	texts["nothing"] = `{` + service + `, observability_mode: true, processing_mode: {response_body_mode: STREAMED}}`
+	texts["override"] = `{` + service + `, allow_mode_override: true, failure_mode_allow: true, request_attributes: [metadata, xds.route_name], response_attributes: [response.code]}`
+	onEach(t, texts, func(t *testing.T, envoy *envoytest.Envoy, _ *server) {
+		if got := envoy.Gateway("nothing").Get(t, "/observed"); got.Status != 200 || got.Upstream.Value("x-new") != "" {
+			t.Errorf("observability_mode: %d %v", got.Status, got.Upstream)
+		}
+	})
+}
