@@ -33,13 +33,16 @@ var accepted = []verdict{
 		"failStrategy: FAIL_RELOAD, vmConfig: {env: [{name: A, value: b}, {name: B, valueFrom: HOST}, {name: C, valueFrom: INLINE, value: c}]}}}"},
 	{name: "a pull secret with an image without scheme", kind: "Plugin", spec: "{wasm: {url: 'registry/a:1', imagePullSecret: s}}"},
 	{name: "an Envoy filter", kind: "Plugin", spec: `{envoy: {typedConfig: {"@type": type.googleapis.com/x, a: {b: 1.5}}}}`},
+	{name: "an authorization service", kind: "Plugin", spec: "{extAuth: {service: {host: authz.auth, port: 9000}, protocol: grpc}, config: {timeout: 1s}}"},
+	{name: "an authorization service by HTTP", kind: "ClusterPlugin", spec: "{extAuth: {service: {host: Authz, port: 65535}}}"},
+	{name: "a processing service", kind: "Plugin", spec: "{extProc: {service: {host: a.b.svc.cluster.local, port: 1}}, failurePolicy: FailOpen}"},
 	{name: "a consumer by username", kind: "Consumer", spec: "{username: alice, credentials: [a, b], groups: [x]}"},
 	{name: "a consumer by custom_id", kind: "Consumer", spec: "{custom_id: '4711'}"},
 	{name: "a null is as good as absent", kind: "Plugin", spec: "{builtin: cors, lua: null, config: null, priority: null}"},
 }
 
 const (
-	oneKind   = "spec: Invalid value: exactly one of builtin, lua, wasm and envoy must be set"
+	oneKind   = "spec: Invalid value: exactly one of builtin, lua, wasm, envoy, extAuth and extProc must be set"
 	oneSource = "spec.lua: Invalid value: exactly one of inline and configMapRef must be set"
 )
 
@@ -47,6 +50,7 @@ var refused = []verdict{
 	{"no kind of plugin", "Plugin", "{config: {}}", []string{oneKind}},
 	{"two kinds of plugin", "Plugin", "{builtin: cors, lua: {inline: x}}", []string{oneKind}},
 	{"four kinds of plugin", "ClusterPlugin", "{builtin: cors, lua: {inline: x}, wasm: {url: a}, envoy: {typedConfig: {}}}", []string{oneKind}},
+	{"six kinds of plugin", "Plugin", "{builtin: cors, lua: {inline: x}, wasm: {url: a}, envoy: {typedConfig: {}}, extAuth: {service: {host: a, port: 1}}, extProc: {service: {host: a, port: 1}}}", []string{oneKind}},
 	{"an unknown field", "Plugin", "{builtin: cors, prority: 1}", []string{"spec.prority: unknown field"}},
 	{"an unknown field in a list", "Plugin", "{wasm: {url: a, vmConfig: {env: [{name: a, valu: b}]}}}", []string{"spec.wasm.vmConfig.env[0].valu: unknown field"}},
 	{"an empty built-in", "Plugin", "{builtin: ''}", []string{`spec.builtin: Invalid value: "": spec.builtin in body should be at least 1 chars long`}},
@@ -76,6 +80,14 @@ var refused = []verdict{
 
 	{"an Envoy filter without a config", "Plugin", "{envoy: {}}", []string{"spec.envoy.typedConfig: Required value"}},
 	{"an Envoy config that is text", "Plugin", "{envoy: {typedConfig: x}}", []string{`spec.envoy.typedConfig: Invalid value: "string": spec.envoy.typedConfig in body must be of type object: "string"`}},
+
+	{"an authorization service without a service", "Plugin", "{extAuth: {}}", []string{"spec.extAuth.service: Required value"}},
+	{"an authorization service without a port", "Plugin", "{extAuth: {service: {host: a}}}", []string{"spec.extAuth.service.port: Required value"}},
+	{"a processing service without a host", "Plugin", "{extProc: {service: {port: 1}}}", []string{"spec.extProc.service.host: Required value"}},
+	{"a host that is none", "Plugin", "{extProc: {service: {host: 'a|b', port: 1}}}", []string{`spec.extProc.service.host: Invalid value: "a|b": spec.extProc.service.host in body should match '^[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?$'`}},
+	{"a port that is none", "Plugin", "{extAuth: {service: {host: a, port: 0}}}", []string{"spec.extAuth.service.port: Invalid value: 0: spec.extAuth.service.port in body should be greater than or equal to 1"}},
+	{"a port that is too high", "Plugin", "{extAuth: {service: {host: a, port: 65536}}}", []string{"spec.extAuth.service.port: Invalid value: 65536: spec.extAuth.service.port in body should be less than or equal to 65535"}},
+	{"an unknown protocol", "Plugin", "{extAuth: {service: {host: a, port: 1}, protocol: tcp}}", []string{`spec.extAuth.protocol: Unsupported value: "tcp": supported values: "http", "grpc"`}},
 
 	{"a consumer without a name", "Consumer", "{groups: [a]}", []string{"spec: Invalid value: username or custom_id must be set"}},
 	{"a group given twice", "Consumer", "{username: a, groups: [b, b]}", []string{`spec.groups[1]: Duplicate value: "b"`}},

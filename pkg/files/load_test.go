@@ -273,7 +273,7 @@ func TestLoadReportsMalformedObjects(t *testing.T) {
 		want []string
 	}{
 		"two kinds of plugin": {head + "spec: {builtin: cors, lua: {inline: x}}\n",
-			[]string{`4 plugin/default/a spec: Invalid value: exactly one of builtin, lua, wasm and envoy must be set`}},
+			[]string{`4 plugin/default/a spec: Invalid value: exactly one of builtin, lua, wasm, envoy, extAuth and extProc must be set`}},
 		"several mistakes": {head + "spec:\n  builtin: cors\n  failurePolicy: failOpen\n  desription: x\n",
 			[]string{`7 plugin/default/a spec.desription: unknown field, did you mean "description"?`,
 				`6 plugin/default/a spec.failurePolicy: Unsupported value: "failOpen": supported values: "FailClosed", "FailOpen"`}},

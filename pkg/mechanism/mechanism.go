@@ -88,6 +88,10 @@ func Type(spec *pluginsv1alpha1.PluginSpec) string {
 		return "Wasm"
 	case spec.Envoy != nil:
 		return "Envoy"
+	case spec.ExtAuth != nil:
+		return "ExtAuth"
+	case spec.ExtProc != nil:
+		return "ExtProc"
 	}
 	return spec.Builtin
 }
@@ -102,6 +106,8 @@ var (
 	_ mechanism = luaMechanism{}
 	_ mechanism = wasmMechanism{}
 	_ mechanism = envoyMechanism{}
+	_ mechanism = extAuthMechanism{}
+	_ mechanism = extProcMechanism{}
 )
 
 // mechanismOf picks by the one member of the spec's union that is set.
@@ -120,12 +126,18 @@ func mechanismOf(spec *pluginsv1alpha1.PluginSpec) (mechanism, Problem) {
 	if spec.Envoy != nil {
 		set, m = append(set, "envoy"), envoyMechanism{}
 	}
+	if spec.ExtAuth != nil {
+		set, m = append(set, "extAuth"), extAuthMechanism{}
+	}
+	if spec.ExtProc != nil {
+		set, m = append(set, "extProc"), extProcMechanism{}
+	}
 	if len(set) != 1 {
 		found := "none"
 		if len(set) > 0 {
 			found = strings.Join(set, " and ")
 		}
-		return nil, Problem{Reason: finding.InvalidPlugin, Spec: "spec", Message: fmt.Sprintf("exactly one of builtin, lua, wasm and envoy must be set, not %s", found)}
+		return nil, Problem{Reason: finding.InvalidPlugin, Spec: "spec", Message: fmt.Sprintf("exactly one of builtin, lua, wasm, envoy, extAuth and extProc must be set, not %s", found)}
 	}
 	return m, Problem{}
 }

@@ -12,6 +12,7 @@ import (
 	pluginsv1alpha1 "github.com/istio-plugins/istio-plugins/pkg/apis/plugins/v1alpha1"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog"
 	"github.com/istio-plugins/istio-plugins/pkg/config"
+	"github.com/istio-plugins/istio-plugins/pkg/internal/catalogtest"
 	"github.com/istio-plugins/istio-plugins/pkg/mechanism"
 	"github.com/istio-plugins/istio-plugins/pkg/part"
 )
@@ -23,6 +24,7 @@ func envoySpec(text string) *pluginsv1alpha1.EnvoyPlugin {
 func TestBuild(t *testing.T) {
 	world := &mechanism.World{
 		Builtins:   catalog.Find,
+		Services:   catalogtest.Services("authz.test"),
 		ConfigMaps: map[string]*corev1.ConfigMap{"shop/code": {Data: map[string]string{"a.lua": "return {}", "empty": ""}}},
 	}
 	const buffer = `{"@type": "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer", "max_request_bytes": 10}`
@@ -30,6 +32,8 @@ func TestBuild(t *testing.T) {
 	lua := func(l pluginsv1alpha1.LuaPlugin) spec { return spec{Lua: &l} }
 	wasm := func(w pluginsv1alpha1.WasmPlugin) spec { return spec{Wasm: &w} }
 	ref := func(name, key string) *pluginsv1alpha1.KeyRef { return &pluginsv1alpha1.KeyRef{Name: name, Key: key} }
+
+	authz := pluginsv1alpha1.ServicePort{Host: "authz.test", Port: 81}
 
 	tests := map[string]struct {
 		spec   spec
@@ -53,6 +57,12 @@ func TestBuild(t *testing.T) {
 		"its type stays":             {spec: spec{Envoy: envoySpec(buffer)}, config: `{"@type": "x"}`, want: "InvalidConfig config:@type"},
 		"an Envoy filter with state": {spec: spec{Envoy: envoySpec(`{"@type": "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit", "stat_prefix": "a"}`)}, parts: "Native per attachment"},
 		"a bad merged config":        {spec: spec{Envoy: envoySpec(buffer)}, config: `{"max_request_bytes": "x"}`, want: "InvalidEnvoyConfig spec.envoy.typedConfig"},
+		"a service that is asked":    {spec: spec{ExtAuth: &pluginsv1alpha1.ExtAuthPlugin{Service: authz}}, parts: "Lua, Native stateless, Native stateless"},
+		"a service that processes":   {spec: spec{ExtProc: &pluginsv1alpha1.ExtProcPlugin{Service: authz}}, config: `{"message_timeout": "1s"}`, parts: "Lua, Native stateless, Native stateless"},
+		"a service that stays":       {spec: spec{ExtAuth: &pluginsv1alpha1.ExtAuthPlugin{Service: authz}}, config: `{"service": {"host": "x"}}`, want: "InvalidConfig config:service is set by spec.extAuth and cannot be changed by config"},
+		"a protocol that stays":      {spec: spec{ExtAuth: &pluginsv1alpha1.ExtAuthPlugin{Service: authz}}, config: `{"protocol": "http"}`, want: "InvalidConfig config:protocol is set by spec.extAuth"},
+		"no such service":            {spec: spec{ExtProc: &pluginsv1alpha1.ExtProcPlugin{Service: pluginsv1alpha1.ServicePort{Host: "gone", Port: 1}}}, want: "RefNotFound spec.extProc.service there is no Service shop/gone"},
+		"an unknown field for one":   {spec: spec{ExtAuth: &pluginsv1alpha1.ExtAuthPlugin{Service: authz}}, config: `{"timout": "1s"}`, want: `InvalidConfig config:timout unknown field, did you mean "timeout"?`},
 		"Wasm":                       {spec: wasm(pluginsv1alpha1.WasmPlugin{URL: "oci://registry.test/a:1"}), parts: "Wasm oci://registry.test/a:1 FAIL_CLOSE"},
 		"Wasm without a scheme":      {spec: wasm(pluginsv1alpha1.WasmPlugin{URL: "registry.test/a:1"}), parts: "Wasm oci://registry.test/a:1 FAIL_CLOSE"},
 		"Wasm that may fail":         {spec: spec{FailurePolicy: "FailOpen", Wasm: &pluginsv1alpha1.WasmPlugin{URL: "https://a.test/a"}}, parts: "Wasm https://a.test/a FAIL_OPEN"},

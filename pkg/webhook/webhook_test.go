@@ -208,7 +208,7 @@ var cases = []struct {
 		object:  plugin(`{envoy: {typedConfig: {"@type": type.googleapis.com/envoy.extensions.filters.http.csrf.v3.CsrfPolicy}}, config: {"@type": x}}`),
 		refused: []string{"InvalidConfig spec.config.@type: the filter's type cannot be changed by config"}},
 	{name: "no kind of plugin", object: plugin("{priority: 1}"),
-		refused: []string{"InvalidPlugin spec: exactly one of builtin, lua, wasm and envoy must be set, not none"}},
+		refused: []string{"InvalidPlugin spec: exactly one of builtin, lua, wasm, envoy, extAuth and extProc must be set, not none"}},
 
 	{name: "a config that an entry completes", object: plugin("{builtin: rate-limiting}"),
 		warned: []string{"InvalidConfig plugin/demo/a:spec.config: needs at least one of second, minute, hour, day, month, year; a route that names it answers 503"}},

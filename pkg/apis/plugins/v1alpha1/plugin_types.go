@@ -49,7 +49,7 @@ import (
 //	  config: {mode: block}
 //	  priority: 100              # before everything of priority 0
 //
-// or one of Envoy's own filters:
+// one of Envoy's own filters:
 //
 //	apiVersion: plugins.istio.io/v1alpha1
 //	kind: Plugin
@@ -60,6 +60,28 @@ import (
 //	      "@type": type.googleapis.com/envoy.extensions.filters.http.csrf.v3.CsrfPolicy
 //	      filter_enabled: {default_value: {numerator: 100}}
 //	  failurePolicy: FailOpen    # if it is invalid, requests pass without it
+//
+// a service that says whether a request may pass:
+//
+//	apiVersion: plugins.istio.io/v1alpha1
+//	kind: Plugin
+//	metadata: {name: check, namespace: shop}
+//	spec:
+//	  extAuth:
+//	    service: {host: authz.auth, port: 9000}
+//	    protocol: grpc
+//	  config: {timeout: 500ms}
+//
+// or one that changes requests and responses:
+//
+//	apiVersion: plugins.istio.io/v1alpha1
+//	kind: Plugin
+//	metadata: {name: redact, namespace: shop}
+//	spec:
+//	  extProc:
+//	    service: {host: redact, port: 9000}
+//	  config:
+//	    processing_mode: {response_body_mode: BUFFERED}
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
@@ -128,9 +150,9 @@ type ClusterPluginList struct {
 	Items []ClusterPlugin `json:"items"`
 }
 
-// PluginSpec is exactly one kind of plugin (`builtin`, `lua`, `wasm` or `envoy`), and what holds for all kinds.
+// PluginSpec is exactly one kind of plugin (`builtin`, `lua`, `wasm`, `envoy`, `extAuth` or `extProc`), and what holds for all kinds.
 //
-// +kubebuilder:validation:XValidation:rule="[has(self.builtin), has(self.lua), has(self.wasm), has(self.envoy)].exists_one(x, x)",message="exactly one of builtin, lua, wasm and envoy must be set"
+// +kubebuilder:validation:XValidation:rule="[has(self.builtin), has(self.lua), has(self.wasm), has(self.envoy), has(self.extAuth), has(self.extProc)].exists_one(x, x)",message="exactly one of builtin, lua, wasm, envoy, extAuth and extProc must be set"
 type PluginSpec struct {
 	// Builtin is the name of a built-in plugin, for example `key-auth`. `istio-plugins catalog` lists them.
 	// +optional
@@ -146,10 +168,17 @@ type PluginSpec struct {
 	// Envoy is the configuration of one of Envoy's own HTTP filters.
 	// +optional
 	Envoy *EnvoyPlugin `json:"envoy,omitempty"`
+	// ExtAuth asks a service whether a request may pass.
+	// +optional
+	ExtAuth *ExtAuthPlugin `json:"extAuth,omitempty"`
+	// ExtProc lets a service see and change requests and responses.
+	// +optional
+	ExtProc *ExtProcPlugin `json:"extProc,omitempty"`
 
 	// Config is the plugin's configuration, a map. What it may hold depends on the kind:
 	// a built-in documents and checks its fields; a Lua plugin gets it as a table (null is absent);
-	// a Wasm plugin gets it as JSON (Istio's pluginConfig); for an Envoy filter it is merged into `envoy.typedConfig`.
+	// a Wasm plugin gets it as JSON (Istio's pluginConfig); for an Envoy filter it is merged into `envoy.typedConfig`;
+	// for extAuth and extProc it has the fields of the built-ins ext-auth and ext-proc, except for those that are set there.
 	// The `config` of an annotation's entry is merged over it: maps deeply, lists and scalars replace, null deletes.
 	// +optional
 	// +kubebuilder:pruning:PreserveUnknownFields
@@ -295,6 +324,50 @@ type EnvoyPlugin struct {
 	TypedConfig *apiextensionsv1.JSON `json:"typedConfig"`
 }
 
+// ExtAuthPlugin is a service that says whether a request may pass. Unlike the config of the built-in ext-auth, what it
+// says cannot be changed by the entries of annotations. How the service is asked (timeout, headers, body, what happens when
+// it fails) is `config`, with the fields of the built-in: `istio-plugins catalog show ext-auth`.
+//
+// A request is refused while the service cannot be asked, unless failurePolicy is FailOpen or the config says otherwise.
+type ExtAuthPlugin struct {
+	// Service that is asked.
+	// +required
+	Service ServicePort `json:"service"`
+	// Protocol is http (the default), or grpc for a service that has Envoy's envoy.service.auth.v3.Authorization.
+	// +optional
+	// +kubebuilder:validation:Enum=http;grpc
+	Protocol string `json:"protocol,omitempty"`
+}
+
+// ExtProcPlugin is a service that has Envoy's envoy.service.ext_proc.v3.ExternalProcessor. Unlike the config of the built-in
+// ext-proc, what it says cannot be changed by the entries of annotations. What the service gets, and what happens when it
+// fails, is `config`, with the fields of the built-in: `istio-plugins catalog show ext-proc`.
+//
+// A request is refused while the service cannot be asked, unless failurePolicy is FailOpen or the config says otherwise.
+type ExtProcPlugin struct {
+	// Service that processes.
+	// +required
+	Service ServicePort `json:"service"`
+}
+
+// ServicePort is a port of a service that gateways know: a Kubernetes Service or an Istio ServiceEntry, of whichever
+// namespace, that is exported to the gateway's namespace. It is what a VirtualService may name as its destination, and
+// like there, no ReferenceGrant is needed. A DestinationRule for the host says whether TLS is used.
+type ServicePort struct {
+	// Host of the service: the name of a Service in the Plugin's namespace (for a ClusterPlugin, in the root namespace of
+	// the Istio installation), `name.namespace`, `name.namespace.svc.cluster.local`, or a host of a ServiceEntry.
+	// +required
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?$`
+	Host string `json:"host"`
+	// Port of the Service or ServiceEntry, not of a pod. For gRPC it must be declared as such, by appProtocol grpc or a name
+	// such as `grpc-check`.
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	Port int32 `json:"port"`
+}
+
 // Conditions of a Plugin and a ClusterPlugin.
 const (
 	// ConditionAccepted says whether the plugin can be used: its kind, config and references are right.
@@ -319,7 +392,7 @@ type PluginStatus struct {
 	// ObservedGeneration is the generation of the spec that this status speaks of.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
-	// Type of the plugin: the name of the built-in, or Lua, Wasm or Envoy.
+	// Type of the plugin: the name of the built-in, or Lua, Wasm, Envoy, ExtAuth or ExtProc.
 	// +optional
 	Type string `json:"type,omitempty"`
 	// Attached is the number of routes that run this plugin.
