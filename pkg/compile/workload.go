@@ -35,6 +35,7 @@ func (c *compilation) workload(w *topology.Workload, services []*service, bound 
 		unit.Bindings = append(unit.Bindings, strangers(w, services, bound)...)
 	}
 	out := emit.Workload{Workload: w, Pool: pool}
+	out.Services = calls(unit.Bindings)
 	out.Unit = c.fit(w, &unit, services, layout)
 	for _, g := range serverGroups(w) {
 		narrow := dispatch.Unit{Workload: w.ID, Name: g.name, DenyUnknown: deny, Pool: pool}

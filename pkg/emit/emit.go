@@ -66,6 +66,8 @@ type Workload struct {
 	Unit    dispatch.Compiled
 	Servers []Server
 	Pool    *dispatch.Pool
+	// Services are the hosts of the services that filters call.
+	Services []string
 }
 
 // Server is the unit of a TLS server.
@@ -148,6 +150,7 @@ func (e *Emitter) Objects(w Workload) []Object {
 		out = append(out, e.envoyFilter(w.Workload, s.Name, serverPriority, nil, e.server(s, w.Unit)))
 	}
 	out = append(out, e.pool(w)...)
+	out = append(out, e.services(w)...)
 	slices.SortFunc(out, func(a, b Object) int { return strings.Compare(a.Name(), b.Name()) })
 	return out
 }

@@ -82,6 +82,9 @@ func (l *Live) At(stage Stage, o Object) (Object, bool) {
 		spec.ConfigPatches = append(spec.ConfigPatches, q)
 		grown += more
 	}
+	if live != nil {
+		keepServices(out.EnvoyFilter, live)
+	}
 	if stage == Prepare && live != nil {
 		spec.ConfigPatches = keepFilters(spec.ConfigPatches, live.Spec.ConfigPatches)
 	}

@@ -74,6 +74,8 @@ func (w *World) Build(u Use) ([]part.Part, []Problem) {
 			if err := envoy.Check(p.Config); err != nil {
 				return nil, append(problems, Problem{Reason: finding.InvalidConfig, InConfig: true, Message: err.Error()})
 			}
+			p.Services = envoy.Services(p.Config)
+			parts[i] = p
 		}
 	}
 	return parts, problems

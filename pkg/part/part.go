@@ -43,6 +43,8 @@ type Native struct {
 	Config proto.Message
 	// State says who shares the filter's state; a filter without state is shared by all that are equal.
 	State State
+	// Services are the hosts of the services that the filter calls. They are filled in as a Lua part's SourceID is.
+	Services []string
 }
 
 // State says who shares what a filter remembers, such as a token bucket.
