@@ -8,7 +8,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+
+	"istio.io/istio/pilot/pkg/features"
+	"istio.io/istio/pkg/test"
 
 	"github.com/istio-plugins/istio-plugins/e2e/controller"
 	"github.com/istio-plugins/istio-plugins/e2e/istiod"
@@ -26,6 +30,18 @@ const bin = "../.bin"
 func TestDataPlane(t *testing.T) {
 	forEachCase(t, func(t *testing.T, c suite.Case, p suite.Programs) {
 		t.Parallel()
+		suite.Run(t, c, istiod.Start(t), p)
+	})
+}
+
+// TestFilteredClusters runs those cases whose plugins call services on an istiod that leaves out of gateways what no route
+// leads to.
+func TestFilteredClusters(t *testing.T) {
+	test.SetForTest(t, &features.FilterGatewayClusterConfig, true)
+	forEachCase(t, func(t *testing.T, c suite.Case, p suite.Programs) {
+		if !strings.HasPrefix(c.Name, "ext-") {
+			t.Skip("calls no service")
+		}
 		suite.Run(t, c, istiod.Start(t), p)
 	})
 }

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 
+	auth "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	extproc "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	"github.com/gorilla/websocket"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -61,6 +63,8 @@ func Start() (*Server, error) {
 	}
 	s := &Server{listener: listener, seen: map[string][]Request{}}
 	s.grpc = grpc.NewServer(grpc.UnknownServiceHandler(s.call))
+	auth.RegisterAuthorizationServer(s.grpc, authorizer{})
+	extproc.RegisterExternalProcessorServer(s.grpc, processor{})
 	protocols := &http.Protocols{}
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)

@@ -1,0 +1,63 @@
+package echo
+
+import (
+	"context"
+	"strings"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	auth "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	extproc "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+	envoytype "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/codes"
+)
+
+// authorizer refuses paths that contain `refuse`, and tells the upstream that it has seen the others.
+type authorizer struct {
+	auth.UnimplementedAuthorizationServer
+}
+
+// Check implements the service that plugins with extAuth ask.
+func (authorizer) Check(_ context.Context, r *auth.CheckRequest) (*auth.CheckResponse, error) {
+	if strings.Contains(r.GetAttributes().GetRequest().GetHttp().GetPath(), "refuse") {
+		return &auth.CheckResponse{
+			Status: &rpcstatus.Status{Code: int32(codes.PermissionDenied)},
+			HttpResponse: &auth.CheckResponse_DeniedResponse{DeniedResponse: &auth.DeniedHttpResponse{
+				Status: &envoytype.HttpStatus{Code: envoytype.StatusCode_PaymentRequired}, Body: "refused", Headers: seen(&core.HeaderValue{Value: "yes"}),
+			}},
+		}, nil
+	}
+	return &auth.CheckResponse{
+		Status:       &rpcstatus.Status{},
+		HttpResponse: &auth.CheckResponse_OkResponse{OkResponse: &auth.OkHttpResponse{Headers: seen(&core.HeaderValue{Value: "yes"})}},
+	}, nil
+}
+
+// processor marks requests and responses.
+type processor struct {
+	extproc.UnimplementedExternalProcessorServer
+}
+
+// Process implements the service that plugins with extProc ask.
+func (processor) Process(stream extproc.ExternalProcessor_ProcessServer) error {
+	for {
+		r, err := stream.Recv()
+		if err != nil {
+			return nil // the request is over
+		}
+		headers := &extproc.HeadersResponse{Response: &extproc.CommonResponse{HeaderMutation: &extproc.HeaderMutation{SetHeaders: seen(&core.HeaderValue{RawValue: []byte("yes")})}}}
+		out := &extproc.ProcessingResponse{Response: &extproc.ProcessingResponse_RequestHeaders{RequestHeaders: headers}}
+		if r.GetResponseHeaders() != nil {
+			out.Response = &extproc.ProcessingResponse_ResponseHeaders{ResponseHeaders: headers}
+		}
+		if err := stream.Send(out); err != nil {
+			return nil
+		}
+	}
+}
+
+// seen is a header that says so. ext_authz reads the text, ext_proc the bytes.
+func seen(h *core.HeaderValue) []*core.HeaderValueOption {
+	h.Key = "x-seen"
+	return []*core.HeaderValueOption{{Header: h, AppendAction: core.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD}}
+}
