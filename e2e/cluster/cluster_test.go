@@ -249,7 +249,7 @@ func (c *cluster) testRights(t *testing.T) {
 		return rbacv1.PolicyRule{Verbs: []string{"list"}, APIGroups: []string{group}, Resources: resources}
 	}
 	everywhere := []rbacv1.PolicyRule{
-		list("networking.istio.io", "virtualservices", "gateways"),
+		list("networking.istio.io", "virtualservices", "gateways", "serviceentries"),
 		list("plugins.istio.io", "plugins", "clusterplugins", "consumers"),
 		list("gateway.networking.k8s.io", "referencegrants", "httproutes"),
 		list("", "services", "secrets"),

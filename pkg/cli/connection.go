@@ -68,7 +68,7 @@ func (c *connection) reader() (client.Reader, error) {
 // clusterHelp is for commands that read a cluster.
 const clusterHelp = `A cluster is read with kubectl's kubeconfig and context, or those of --kubeconfig
 and --context. That takes the right to list, in all namespaces,
-  virtualservices and gateways (networking.istio.io)
+  virtualservices, gateways and serviceentries (networking.istio.io)
   plugins, clusterplugins and consumers (plugins.istio.io)
   referencegrants and httproutes (gateway.networking.k8s.io), if there are such
   services and secrets; of Secrets only those with a credential label are read
