@@ -18,12 +18,29 @@ import (
 // must not be modified.
 type structWriter struct {
 	messages map[proto.Message]*structpb.Value
+	// texts are short strings, most of which are in every entry of a table.
+	texts map[string]*structpb.Value
 	// sizes of what was converted, which are asked for more than once.
 	sizes map[*structpb.Struct]int
 }
 
 func newStructWriter() *structWriter {
-	return &structWriter{messages: map[proto.Message]*structpb.Value{}, sizes: map[*structpb.Struct]int{}}
+	return &structWriter{
+		messages: map[proto.Message]*structpb.Value{}, texts: map[string]*structpb.Value{}, sizes: map[*structpb.Struct]int{},
+	}
+}
+
+func (w *structWriter) text(s string) *structpb.Value {
+	const short = 128
+	if len(s) > short {
+		return structpb.NewStringValue(s)
+	}
+	v := w.texts[s]
+	if v == nil {
+		v = structpb.NewStringValue(s)
+		w.texts[s] = v
+	}
+	return v
 }
 
 // extension is a TypedExtensionConfig or HttpFilter of this name. The message is converted as it is, not as the Any that
@@ -81,7 +98,7 @@ func (w *structWriter) any(a *anypb.Any) *structpb.Value {
 		fields = map[string]*structpb.Value{"value": v}
 		v = structpb.NewStructValue(&structpb.Struct{Fields: fields})
 	}
-	fields["@type"] = structpb.NewStringValue(a.GetTypeUrl())
+	fields["@type"] = w.text(a.GetTypeUrl())
 	return v
 }
 
@@ -124,12 +141,12 @@ func (w *structWriter) scalar(f protoreflect.FieldDescriptor, v protoreflect.Val
 	case protoreflect.BoolKind:
 		return structpb.NewBoolValue(v.Bool())
 	case protoreflect.StringKind:
-		return structpb.NewStringValue(v.String())
+		return w.text(v.String())
 	case protoreflect.BytesKind:
 		return structpb.NewStringValue(base64.StdEncoding.EncodeToString(v.Bytes()))
 	case protoreflect.EnumKind:
 		if d := f.Enum().Values().ByNumber(v.Enum()); d != nil {
-			return structpb.NewStringValue(string(d.Name()))
+			return w.text(string(d.Name()))
 		}
 		return structpb.NewNumberValue(float64(v.Enum()))
 	case protoreflect.Int32Kind, protoreflect.Sint32Kind, protoreflect.Sfixed32Kind:
