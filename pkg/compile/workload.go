@@ -37,14 +37,27 @@ func (c *compilation) workload(w *topology.Workload, services []*service, bound 
 	out := emit.Workload{Workload: w, Pool: pool}
 	out.Services = calls(unit.Bindings)
 	out.Unit = c.fit(w, &unit, services, layout)
-	for _, g := range serverGroups(w) {
+	groups := serverGroups(w)
+	place := map[string]int{}
+	if len(groups) > 0 {
+		for i, b := range unit.Bindings[:known] {
+			place[b.Key] = i
+		}
+	}
+	for _, g := range groups {
 		narrow := dispatch.Unit{Workload: w.ID, Name: g.name, DenyUnknown: deny, Pool: pool}
-		for i, b := range unit.Bindings {
-			// A stranger's Gateway may have a server of the same SNI host, whose filter chains get these tables, too.
-			if stranger := i >= known; stranger || g.serves[b.Key] {
-				narrow.Bindings = append(narrow.Bindings, b)
+		var places []int
+		for _, key := range g.serves {
+			if i, ok := place[key]; ok {
+				places = append(places, i)
 			}
 		}
+		slices.Sort(places)
+		for _, i := range slices.Compact(places) {
+			narrow.Bindings = append(narrow.Bindings, unit.Bindings[i])
+		}
+		// A stranger's Gateway may have a server of the same SNI host, whose filter chains get these tables, too.
+		narrow.Bindings = append(narrow.Bindings, unit.Bindings[known:]...)
 		server := emit.Server{Name: g.name, Hosts: g.hosts, Unit: layout.Compile(narrow)}
 		// What does not fit into one object stays with the gateway's own tables, which hold everything.
 		if c.emitter.ServerSize(server, out.Unit) < emit.MaxObject {
@@ -196,8 +209,8 @@ func (c *compilation) rebind(unit *dispatch.Unit, services []*service) {
 // serverGroup is a TLS server with filter chains of its own, or several that share an SNI host.
 type serverGroup struct {
 	name   string
-	hosts  []string        // one for each server
-	serves map[string]bool // keys of VirtualServices
+	hosts  []string // one for each server
+	serves []string // keys of VirtualServices
 }
 
 // manyServers is from how many TLS servers on each gets tables of its own. Below, a table for everything is cheaper
@@ -208,18 +221,29 @@ const manyServers = 8
 func serverGroups(w *topology.Workload) []serverGroup {
 	type server struct {
 		topology.Server
-		gateway *topology.Gateway
+		serves []string
 	}
-	var servers []server
+	all := map[*topology.Gateway][]server{}
+	many := 0
 	for _, g := range w.Gateways {
 		for _, s := range g.Servers {
+			all[g] = append(all[g], server{Server: s})
 			if s.TLS {
-				servers = append(servers, server{s, g})
+				many++
 			}
 		}
 	}
-	if len(servers) <= manyServers {
+	if many <= manyServers {
 		return nil
+	}
+	var servers []server
+	for _, g := range w.Gateways {
+		for _, v := range g.Bound {
+			for i := range g.ServersOf(v) {
+				all[g][i].serves = append(all[g][i].serves, v.Key)
+			}
+		}
+		servers = append(servers, slices.DeleteFunc(all[g], func(s server) bool { return !s.TLS })...)
 	}
 	byHost := map[string]int{} // SNI host to group
 	var groups []*serverGroup
@@ -262,17 +286,12 @@ func serverGroups(w *topology.Workload) []serverGroup {
 		slices.Sort(g.hosts)
 		g.hosts = slices.Compact(g.hosts)
 		h := xxhash.New()
-		g.serves = map[string]bool{}
 		for _, host := range g.hosts {
 			_, _ = h.WriteString(host + "\x00")
 		}
 		g.name = fmt.Sprintf("tls-%08x", uint32(h.Sum64()))
 		for _, s := range members[i] {
-			for _, v := range s.gateway.Bound {
-				if s.Serves(v) {
-					g.serves[v.Key] = true
-				}
-			}
+			g.serves = append(g.serves, s.serves...)
 		}
 		out = append(out, *g)
 	}

@@ -1,6 +1,8 @@
 package topology
 
 import (
+	"iter"
+	"slices"
 	"strings"
 
 	networking "istio.io/api/networking/v1alpha3"
@@ -53,13 +55,59 @@ func (s Server) Serves(v *VirtualService) bool {
 
 // Serves says whether any server of the gateway carries any host of a VirtualService.
 func (g *Gateway) Serves(v *VirtualService) bool {
-	for _, s := range g.Servers {
-		if s.Serves(v) {
-			return true
-		}
+	for range g.ServersOf(v) {
+		return true
 	}
 	return false
 }
+
+// ServersOf are the numbers of the servers that carry any host of a VirtualService. A server may come more than once.
+func (g *Gateway) ServersOf(v *VirtualService) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		some := func(servers []int) bool {
+			for _, i := range servers {
+				if g.Servers[i].Serves(v) && !yield(i) {
+					return false
+				}
+			}
+			return true
+		}
+		if slices.ContainsFunc(v.Object.Spec.Hosts, isWild) {
+			some(g.byHost.all)
+			return
+		}
+		for _, host := range v.Object.Spec.Hosts {
+			if !some(g.byHost.exact[strings.ToLower(host)]) {
+				return
+			}
+		}
+		some(g.byHost.wild)
+	}
+}
+
+// serversByHost finds servers that may carry a host. A Gateway may have hundreds, and thousands of VirtualServices.
+type serversByHost struct {
+	exact     map[string][]int
+	wild, all []int
+}
+
+func indexServers(servers []Server) serversByHost {
+	x := serversByHost{exact: map[string][]int{}}
+	for i, s := range servers {
+		x.all = append(x.all, i)
+		wild := false
+		for _, h := range s.Hosts {
+			wild = wild || isWild(h.Name)
+			x.exact[h.Name] = append(x.exact[h.Name], i)
+		}
+		if wild {
+			x.wild = append(x.wild, i)
+		}
+	}
+	return x
+}
+
+func isWild(host string) bool { return strings.HasPrefix(host, "*") }
 
 // covers says whether every host that b stands for is one that a stands for; `*` and `*.suffix` are wildcards.
 func covers(a, b string) bool {

@@ -53,6 +53,7 @@ type Gateway struct {
 	AnyPort bool
 	// Servers that speak HTTP.
 	Servers []Server
+	byHost  serversByHost
 	// Bound are the VirtualServices that name the Gateway, sorted.
 	Bound []*VirtualService
 }
@@ -202,6 +203,7 @@ func gateways(s *snapshot.Snapshot) ([]*Gateway, []*Workload) {
 				g.Servers = append(g.Servers, sv)
 			}
 		}
+		g.byHost = indexServers(g.Servers)
 		all = append(all, g)
 	}
 	slices.SortFunc(all, func(a, b *Gateway) int { return compareNames(a.NamespacedName, b.NamespacedName) })
