@@ -83,6 +83,7 @@ func (w *world) apply(t testing.TB, text string) {
 	putAll(w, "Secret", s.Secrets)
 	putAll(w, "ConfigMap", s.ConfigMaps)
 	putAll(w, "Service", s.Services)
+	putAll(w, "ServiceEntry", s.ServiceEntries)
 	putAll(w, "ReferenceGrant", s.ReferenceGrants)
 	putAll(w, "HTTPRoute", s.HTTPRoutes)
 }
@@ -111,6 +112,9 @@ func (w *world) snapshot(random *rand.Rand) *snapshot.Snapshot {
 			continue
 		case *networkingv1.Gateway:
 			s.Gateways = append(s.Gateways, o)
+			continue
+		case *networkingv1.ServiceEntry:
+			s.ServiceEntries = append(s.ServiceEntries, o)
 			continue
 		case *networkingv1alpha3.EnvoyFilter:
 			s.EnvoyFilters = append(s.EnvoyFilters, o)
@@ -361,6 +365,9 @@ func pluginText(random *rand.Rand) string {
 		"  builtin: acl\n  config: {allow: [g0]}\n",
 		fmt.Sprintf("  builtin: correlation-id\n  config: {header_name: x-%d}\n", n),
 		"  builtin: nonsense\n",
+		"  extAuth: {service: {host: authz.a, port: 9000}}\n",
+		"  builtin: ext-auth\n  config: {service: {host: authz, port: 9000}}\n",
+		"  extProc: {service: {host: authz.example, port: 9000}}\n",
 		fmt.Sprintf("  lua: {inline: 'return {request = function() end} -- %d'}\n", n),
 		"  lua: {inline: 'return {request = function(h) h:httpCall() end}'}\n",
 		"  lua: {inline: 'local a = pdk.authenticate return {}'}\n",
@@ -388,6 +395,8 @@ func otherText(random *rand.Rand) string {
 		fmt.Sprintf("apiVersion: gateway.networking.k8s.io/v1beta1\nkind: ReferenceGrant\nmetadata: {namespace: %s, name: plugins}\nspec: {from: [{group: networking.istio.io, kind: %s, namespace: %s}], to: [{group: plugins.istio.io, kind: Plugin}]}\n", namespace, draw(random, "VirtualService", "Gateway"), draw(random, "a", "b", "istio-system")),
 		fmt.Sprintf("apiVersion: gateway.networking.k8s.io/v1beta1\nkind: ReferenceGrant\nmetadata: {namespace: b, name: consumers}\nspec: {from: [{group: plugins.istio.io, kind: Plugin, namespace: %s}], to: [{group: plugins.istio.io, kind: Consumer}]}\n", draw(random, "a", "istio-system")),
 		fmt.Sprintf("apiVersion: v1\nkind: Service\nmetadata: {namespace: istio-system, name: gateway}\nspec: {selector: {istio: ingress}, ports: [{port: 80, targetPort: %s}]}\n", draw(random, "8080", "web", "80")),
+		fmt.Sprintf("apiVersion: v1\nkind: Service\nmetadata: {namespace: a, name: authz}\nspec: {ports: [{port: %s, name: %s}]}\n", draw(random, "9000", "9000", "9001"), draw(random, "grpc", "http")),
+		fmt.Sprintf("apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {namespace: b, name: authz}\nspec: {hosts: [%s], exportTo: ['%s'], ports: [{number: 9000, name: p, protocol: %s}]}\n", draw(random, "authz.example", "authz"), draw(random, "*", "."), draw(random, "GRPC", "HTTP")),
 		"apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\n"+metadataText(random, namespace, "h")+"spec: {}\n",
 	)
 }
