@@ -62,6 +62,7 @@ type Compiler struct {
 // Compile makes the generated objects of a snapshot.
 func (k *Compiler) Compile(s *snapshot.Snapshot) *Result {
 	c := k.begin(s)
+	defer k.end()
 	index, findings := k.consumers.Next(s)
 	k.consumers = index
 	c.report.add(findings...)
@@ -92,7 +93,6 @@ func (k *Compiler) Compile(s *snapshot.Snapshot) *Result {
 	c.report.add(c.notes.Findings()...)
 	r.Findings = c.report.findings(s)
 	r.Plugins = c.plugins(r, services)
-	k.end()
 	return r
 }
 

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	networking "istio.io/api/networking/v1alpha3"
 	extensionsv1alpha1 "istio.io/client-go/pkg/apis/extensions/v1alpha1"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	networkingv1alpha3 "istio.io/client-go/pkg/apis/networking/v1alpha3"
@@ -19,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/istio-plugins/istio-plugins/pkg/annotation"
 	pluginsv1alpha1 "github.com/istio-plugins/istio-plugins/pkg/apis/plugins/v1alpha1"
 	"github.com/istio-plugins/istio-plugins/pkg/compile"
 	"github.com/istio-plugins/istio-plugins/pkg/emit"
@@ -163,7 +165,9 @@ func (w *world) do(t testing.TB, e edit) string {
 	random := rand.New(rand.NewPCG(uint64(e), 7))
 	text := ""
 	switch n := random.IntN(100); {
-	case n < 35:
+	case n < 15:
+		return w.tweak(random)
+	case n < 37:
 		text = virtualServiceText(random)
 	case n < 44:
 		text = gatewayText(random)
@@ -213,6 +217,59 @@ func (w *world) touch(random *rand.Rand) string {
 	}
 	w.put(key.Kind, o)
 	return "touch " + key.String()
+}
+
+// tweak changes one thing of a VirtualService or Gateway.
+func (w *world) tweak(random *rand.Rand) string {
+	keys := slices.DeleteFunc(w.sorted(), func(o finding.Object) bool { return o.Kind != "VirtualService" && o.Kind != "Gateway" })
+	if len(keys) == 0 {
+		return "tweak nothing"
+	}
+	key := draw(random, keys...)
+	o := w.objects[key].DeepCopyObject().(object)
+	what := ""
+	switch o := o.(type) {
+	case *networkingv1.VirtualService:
+		route := draw(random, o.Spec.Http...)
+		switch random.IntN(6) {
+		case 0:
+			route.Match = []*networking.HTTPMatchRequest{{Gateways: draw(random, nil, []string{"istio-system/edge"}, []string{"istio-system/public"}, []string{"mesh"})}}
+			what = fmt.Sprintf("a match on the gateways %v", route.Match[0].Gateways)
+		case 1:
+			route.Name = draw(random, "", "api", "pages")
+			what = fmt.Sprintf("a route %q", route.Name)
+		case 2:
+			o.Spec.Gateways = draw(random, []string{"istio-system/public"}, []string{"istio-system/public", "istio-system/edge"}, []string{"istio-system/edge", "a/inner"})
+			what = fmt.Sprintf("the gateways %v", o.Spec.Gateways)
+		case 3:
+			o.Spec.ExportTo = draw(random, nil, []string{"."})
+			what = fmt.Sprintf("exported to %v", o.Spec.ExportTo)
+		default:
+			what = annotate(random, o)
+		}
+	case *networkingv1.Gateway:
+		switch random.IntN(4) {
+		case 0:
+			o.Spec.Selector = draw(random, map[string]string{"istio": "ingress"}, map[string]string{"istio": "ingress", "tier": "edge"}, map[string]string{"tier": "edge"}, nil)
+			what = fmt.Sprintf("the selector %v", o.Spec.Selector)
+		case 1:
+			o.Spec.Servers[0].Hosts = draw(random, []string{"*"}, []string{"v0.test"}, []string{"nowhere.test"})
+			what = fmt.Sprintf("the hosts %v", o.Spec.Servers[0].Hosts)
+		default:
+			what = annotate(random, o)
+		}
+	}
+	w.put(key.Kind, o)
+	return fmt.Sprintf("%s gets %s", key, what)
+}
+
+func annotate(random *rand.Rand, o object) string {
+	text := annotationText(random)
+	o.SetAnnotations(map[string]string{annotation.Key: text})
+	if text == "" && random.IntN(2) == 0 {
+		o.SetAnnotations(nil)
+	}
+	return fmt.Sprintf("the annotations %v", o.GetAnnotations())
 }
 
 // relist makes everything a copy, as after a watch that broke.

@@ -35,7 +35,7 @@ type composed struct {
 	placed []placed
 	wasm   []dispatch.Placed
 	said   remarks
-	// stranger is the binding of a VirtualService of which no more than the name is known.
+	// stranger is the binding of a VirtualService of which no more than the name is known; nil until it is needed.
 	stranger *dispatch.Binding
 }
 
