@@ -94,9 +94,10 @@ type inputs struct {
 	// api reads what the cache has the metadata of only.
 	api    client.Reader
 	scheme *runtime.Scheme
-	// ours says whether an object is as the writer has left it, lost is told of one that is not.
+	// ours says whether an object is as the writer has left it. lost is told of one that is not, and says whether it
+	// brings it back and calls then.
 	ours func(client.Object) bool
-	lost func(context.Context, client.Object)
+	lost func(ctx context.Context, o client.Object, deleted bool, then func()) bool
 
 	mu sync.Mutex
 	// served says which of the optional kinds the API server has.
@@ -289,19 +290,20 @@ func (in *inputs) handler(k cluster.Kind, wake func(workqueue.TypedRateLimitingI
 	return handler.Funcs{
 		CreateFunc: func(_ context.Context, e event.CreateEvent, q queue) { one(e.Object, q) },
 		DeleteFunc: func(ctx context.Context, e event.DeleteEvent, q queue) {
-			if k.Generated {
-				in.lost(ctx, e.Object)
+			switch {
+			case k.Generated && in.lost(ctx, e.Object, true, func() { wake(q) }):
+			case k.Generated:
 				wake(q) // an informer that missed the deletion tells of it with the version that it knows, which is ours
-				return
+			default:
+				one(e.Object, q)
 			}
-			one(e.Object, q)
 		},
 		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q queue) {
 			if !changed(e.ObjectOld, e.ObjectNew) {
 				return
 			}
-			if k.Generated && !in.ours(e.ObjectNew) {
-				in.lost(ctx, e.ObjectNew)
+			if k.Generated && !in.ours(e.ObjectNew) && in.lost(ctx, e.ObjectNew, false, func() { wake(q) }) {
+				return
 			}
 			one(e.ObjectNew, q)
 		},

@@ -11,6 +11,7 @@ import (
 	"github.com/go-logr/logr"
 	"golang.org/x/sync/errgroup"
 	extensionsv1alpha1 "istio.io/client-go/pkg/apis/extensions/v1alpha1"
+	networkingv1alpha3 "istio.io/client-go/pkg/apis/networking/v1alpha3"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
@@ -95,20 +96,29 @@ func (w *writer) guard(objects []emit.Object) {
 	w.filters = filters
 }
 
-// restore brings back the fixed filters that somebody has deleted or edited, at once: without them routes are open, and
-// istiod waits for 0.1 s until it tells the gateways. Everything else fails closed, and is for the next pass.
-func (w *writer) restore(ctx context.Context, lost client.Object) {
+// restore brings back the fixed filters that somebody has deleted or edited, at once, and then calls then: without them
+// routes are open, and istiod waits for 0.1 s until it tells the gateways. False for everything else, which fails closed
+// and is for the next pass.
+func (w *writer) restore(ctx context.Context, lost client.Object, deleted bool, then func()) bool {
 	w.mu.Lock()
 	o, ok := w.filters[keyOf(lost)]
 	w.mu.Unlock()
 	if !ok || w.dry {
-		return
+		return false
+	}
+	if there, ok := lost.(*networkingv1alpha3.EnvoyFilter); ok && !deleted && emit.Equal(o, emit.Object{EnvoyFilter: there}) {
+		return false
 	}
 	go func() {
-		_, err := w.apply(ctx, o, "")
+		defer then()
+		version, err := w.apply(ctx, o, "")
 		w.metrics.written("apply", err)
+		if err == nil {
+			err = w.awaitInformer(ctx, objectOf(o), version)
+		}
 		logr.FromContextOrDiscard(ctx).Info("restored the fixed filters of a gateway, which somebody else has changed", "object", keyOf(lost), "error", err)
 	}()
+	return true
 }
 
 // write applies objects and returns when informers have them. It returns the names of those that the API server did not
