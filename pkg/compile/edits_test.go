@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -219,9 +220,11 @@ func (w *world) touch(random *rand.Rand) string {
 	return "touch " + key.String()
 }
 
-// tweak changes one thing of a VirtualService or Gateway.
+// tweak changes one thing of an object.
 func (w *world) tweak(random *rand.Rand) string {
-	keys := slices.DeleteFunc(w.sorted(), func(o finding.Object) bool { return o.Kind != "VirtualService" && o.Kind != "Gateway" })
+	kinds := []string{"VirtualService", "VirtualService", "VirtualService", "Gateway", "Plugin", "ClusterPlugin"}
+	kind := draw(random, kinds...)
+	keys := slices.DeleteFunc(w.sorted(), func(o finding.Object) bool { return o.Kind != kind })
 	if len(keys) == 0 {
 		return "tweak nothing"
 	}
@@ -258,13 +261,46 @@ func (w *world) tweak(random *rand.Rand) string {
 		default:
 			what = annotate(random, o)
 		}
+	case *pluginsv1alpha1.Plugin:
+		what = respecify(random, &o.Spec)
+	case *pluginsv1alpha1.ClusterPlugin:
+		what = respecify(random, &o.Spec)
 	}
 	w.put(key.Kind, o)
 	return fmt.Sprintf("%s gets %s", key, what)
 }
 
+// bump writes another number into a text that has some.
+func bump(random *rand.Rand, text string) string {
+	return regexp.MustCompile(`\b[0-9]\b`).ReplaceAllStringFunc(text, func(string) string { return fmt.Sprint(1 + random.IntN(4)) })
+}
+
+func respecify(random *rand.Rand, spec *pluginsv1alpha1.PluginSpec) string {
+	switch {
+	case random.IntN(5) == 0:
+		spec.FailurePolicy = draw(random, pluginsv1alpha1.FailOpen, pluginsv1alpha1.FailClosed)
+	case random.IntN(5) == 0:
+		spec.Priority = int32(random.IntN(3))
+	case spec.Config != nil:
+		spec.Config.Raw = []byte(bump(random, string(spec.Config.Raw)))
+	case spec.Lua != nil:
+		spec.Lua.Inline = bump(random, spec.Lua.Inline)
+	case spec.Wasm != nil:
+		spec.Wasm.URL = bump(random, spec.Wasm.URL)
+	case spec.Envoy != nil:
+		spec.Envoy.TypedConfig.Raw = []byte(bump(random, string(spec.Envoy.TypedConfig.Raw)))
+	}
+	text, _ := json.Marshal(spec)
+	return string(text)
+}
+
 func annotate(random *rand.Rand, o object) string {
-	text := annotationText(random)
+	text := o.GetAnnotations()[annotation.Key]
+	if bumped := bump(random, text); bumped != text && random.IntN(2) == 0 {
+		text = bumped
+	} else {
+		text = annotationText(random)
+	}
 	o.SetAnnotations(map[string]string{annotation.Key: text})
 	if text == "" && random.IntN(2) == 0 {
 		o.SetAnnotations(nil)
@@ -503,7 +539,7 @@ spec: {hosts: [v0.test], gateways: [istio-system/public], http: [{name: api, rou
 ---
 apiVersion: networking.istio.io/v1
 kind: VirtualService
-metadata: {namespace: b, name: v1, annotations: {istio.io/plugins: "p0, key-auth, rate-limiting, acl"}}
+metadata: {namespace: b, name: v1, annotations: {istio.io/plugins: "[p0, key-auth, {name: rate-limiting, config: {minute: 3}}, {name: c0, config: {deny: [192.0.2.7]}}, acl]"}}
 spec: {hosts: [v1.test], gateways: [istio-system/public, istio-system/edge], http: [{name: api, delegate: {name: d0, namespace: a}}, {route: [{destination: {host: x}}]}]}
 ---
 apiVersion: networking.istio.io/v1
