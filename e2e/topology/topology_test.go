@@ -4,11 +4,15 @@ package topology
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/istio-plugins/istio-plugins/e2e/istiod"
 	"github.com/istio-plugins/istio-plugins/e2e/suite"
@@ -41,24 +45,32 @@ func TestEveryRouteOfIstiodIsKnown(t *testing.T) {
 
 	for _, labels := range []map[string]string{{"istio": "ingressgateway"}, {"istio": "ingressgateway", "tier": "edge"}, {"istio": "internal"}} {
 		t.Run(topology.SelectorText(labels), func(t *testing.T) {
-			made := madeByIstiod(server, labels)
 			known := knownHere(topo, labels)
-			if len(made) == 0 {
-				t.Fatal("istiod made no routes")
+			var missing, excess []seen
+			// istiod takes objects into its routes some time after it has them.
+			err := wait.PollUntilContextTimeout(t.Context(), 10*time.Millisecond, 10*time.Second, true, func(context.Context) (bool, error) {
+				made := madeByIstiod(server, labels)
+				missing = without(made, known)
+				// Names too many are harmless, but each should have a reason.
+				excess = slices.DeleteFunc(without(known, made), func(r seen) bool { return leftOut[r.name] })
+				return len(made) > 0 && len(missing) == 0 && len(excess) == 0, nil
+			})
+			for _, r := range missing {
+				t.Errorf("istiod has the route %q of %s on port %s, which is not known here", r.name, r.key, r.port)
 			}
-			for _, r := range made {
-				if !slices.Contains(known, r) {
-					t.Errorf("istiod has the route %q of %s on port %s, which is not known here", r.name, r.key, r.port)
-				}
+			for _, r := range excess {
+				t.Errorf("the route %q of %s on port %s is known here, but istiod has none", r.name, r.key, r.port)
 			}
-			// Names too many are harmless, but each should have a reason.
-			for _, r := range known {
-				if !slices.Contains(made, r) && !leftOut[r.name] {
-					t.Errorf("the route %q of %s on port %s is known here, but istiod has none", r.name, r.key, r.port)
-				}
+			if err != nil {
+				t.Fatal(err)
 			}
 		})
 	}
+}
+
+// without are those of a that are not in b.
+func without(a, b []seen) []seen {
+	return slices.DeleteFunc(slices.Clone(a), func(r seen) bool { return slices.Contains(b, r) })
 }
 
 // leftOut are names that are known though istiod makes no such route: the delegate's match contradicts every root's.
