@@ -70,6 +70,8 @@ type verdict struct {
 	written time.Time
 	// due says that something was written that no mark covers yet.
 	due bool
+	// half says that a change's first half may be on its way to the gateways.
+	half bool
 }
 
 func newAcceptance(i *istiod.Client, c client.Client, revision string, clk clock.Clock, log logr.Logger) *acceptance {
@@ -96,7 +98,7 @@ func (a *acceptance) know(all gateways, fresh map[string]bool, wasm bool) {
 		}
 	}
 	a.mu.Unlock()
-	a.wrote(added)
+	a.prepared(added) // perhaps by another controller, which went no further
 }
 
 // expect notes what is about to be written, so that a refusal can be told whose it is.
@@ -113,6 +115,18 @@ func (a *acceptance) expect(ctx context.Context, ids []string) {
 	a.istiod.Expect(ctx, workloads...)
 }
 
+// prepared notes that the first half of a change was written for workloads.
+func (a *acceptance) prepared(ids []string) {
+	a.wrote(ids)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, id := range ids {
+		v := a.known[id]
+		v.half = true
+		a.known[id] = v
+	}
+}
+
 // wrote notes that something was written for workloads.
 func (a *acceptance) wrote(ids []string) {
 	if len(ids) == 0 {
@@ -125,7 +139,7 @@ func (a *acceptance) wrote(ids []string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, id := range ids {
-		a.known[id] = verdict{Verdict: v, written: a.clock.Now(), due: true}
+		a.known[id] = verdict{Verdict: v, written: a.clock.Now(), due: true, half: a.known[id].half}
 	}
 	select {
 	case a.wake <- struct{}{}:
@@ -169,16 +183,17 @@ func (a *acceptance) of(id string) istiod.Verdict {
 	return istiod.Verdict{State: istiod.Unknown, Rest: istiod.Unknown, Message: "no such gateway is known"}
 }
 
-// settle returns when no gateway of these workloads is still on its way to what was written, or after some time.
+// settle returns when the gateways of these workloads have the first halves of changes, or after some time.
 func (a *acceptance) settle(ctx context.Context, ids []string) {
 	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
+	defer a.whole(ids)
 	for {
 		a.mu.Lock()
 		news := a.news
 		waiting := slices.ContainsFunc(ids, func(id string) bool {
 			v := a.known[id]
-			return v.State == istiod.Pending || v.State == istiod.Unknown && a.clock.Since(v.written) < unseen
+			return v.half && (v.State == istiod.Pending || v.State == istiod.Unknown && a.clock.Since(v.written) < unseen)
 		})
 		a.mu.Unlock()
 		if !waiting {
@@ -193,6 +208,18 @@ func (a *acceptance) settle(ctx context.Context, ids []string) {
 		case <-timer.C():
 		}
 		timer.Stop()
+	}
+}
+
+// whole notes that the first halves of changes need no longer be waited for.
+func (a *acceptance) whole(ids []string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, id := range ids {
+		if v, ok := a.known[id]; ok {
+			v.half = false
+			a.known[id] = v
+		}
 	}
 }
 
@@ -319,6 +346,7 @@ func (a *acceptance) check(ctx context.Context, m *istiod.Mark) (soon bool) {
 		}
 		changed = changed || v.State != verdicts[i].State || v.Rest != verdicts[i].Rest || v.Message != verdicts[i].Message
 		v.Verdict = verdicts[i]
+		v.half = v.half && (v.State == istiod.Pending || v.State == istiod.Unknown)
 		a.known[id] = v
 		soon = soon || v.Rest != istiod.Accepted && v.Rest != istiod.NoGateway || v.MarkAgain
 	}

@@ -166,9 +166,14 @@ func (p *pass) suspect(s *snapshot.Snapshot, result *compile.Result) {
 }
 
 // expect tells of the suspects that are there, or are about to be written.
-func (p *pass) expect(ctx context.Context, concerned map[string]bool, planned map[string]emit.Object) {
-	for id := range concerned {
+func (p *pass) expect(ctx context.Context, objects []emit.Object) {
+	ids := concerned(objects)
+	for _, id := range ids {
 		clear(p.gateways[id].Parts)
+	}
+	planned := map[string]emit.Object{}
+	for _, o := range objects {
+		planned[keyOf(objectOf(o))] = o
 	}
 	if len(p.suspects) > 0 {
 		for key := range p.wanted {
@@ -176,7 +181,7 @@ func (p *pass) expect(ctx context.Context, concerned map[string]bool, planned ma
 			if !ok {
 				o = p.there[key]
 			}
-			if o.EnvoyFilter == nil || !concerned[workloadOf(o)] {
+			if o.EnvoyFilter == nil || !slices.Contains(ids, workloadOf(o)) {
 				continue
 			}
 			for e, content := range emit.Entries(o) {
@@ -186,7 +191,7 @@ func (p *pass) expect(ctx context.Context, concerned map[string]bool, planned ma
 			}
 		}
 	}
-	p.accepted.expect(ctx, slices.Sorted(maps.Keys(concerned)))
+	p.accepted.expect(ctx, ids)
 }
 
 // partOf begins the names of a Plugin's parts.
@@ -203,11 +208,10 @@ func digest(m proto.Message) string {
 // run goes through the stages.
 func (p *pass) run(ctx context.Context) error {
 	p.accepted.know(p.gateways, p.fresh, p.hasWasmPlugins())
-	if prepared := p.apply(ctx, emit.Prepare); len(prepared) > 0 {
-		p.accepted.wrote(prepared)
-		// Where the fixed filters are not there yet, nothing asks for the tables.
-		p.accepted.settle(ctx, slices.DeleteFunc(prepared, func(id string) bool { return p.fresh[id] }))
-	}
+	p.accepted.prepared(p.apply(ctx, emit.Prepare))
+	// Also what an earlier pass has prepared, which may have got no further. Where the fixed filters are not there yet,
+	// nothing asks for the tables.
+	p.accepted.settle(ctx, slices.DeleteFunc(concerned(p.plan(emit.Switch)), func(id string) bool { return p.fresh[id] }))
 	clear(p.held)
 	p.accepted.wrote(p.apply(ctx, emit.Switch))
 	p.accepted.wrote(p.apply(ctx, emit.Clean))
@@ -228,9 +232,9 @@ func (p *pass) hasWasmPlugins() bool {
 	return false
 }
 
-// apply writes what is not as it should be at a stage, and returns the workloads concerned.
-func (p *pass) apply(ctx context.Context, stage emit.Stage) []string {
-	ranks := map[int][]emit.Object{}
+// plan is what is not as it should be at a stage.
+func (p *pass) plan(stage emit.Stage) []emit.Object {
+	var planned []emit.Object
 	for _, key := range slices.Sorted(maps.Keys(p.wanted)) {
 		wanted := p.wanted[key]
 		id := workloadOf(wanted)
@@ -256,31 +260,44 @@ func (p *pass) apply(ctx context.Context, stage emit.Stage) []string {
 			p.left++
 			continue
 		}
+		planned = append(planned, o)
+	}
+	return planned
+}
+
+// concerned are the workloads of objects, each once.
+func concerned(objects []emit.Object) []string {
+	ids := map[string]bool{}
+	for _, o := range objects {
+		ids[workloadOf(o)] = true
+	}
+	return slices.Sorted(maps.Keys(ids))
+}
+
+// apply brings objects to a stage, and returns the workloads for which it has tried to write. A write that failed may have
+// been done: its answer may be lost.
+func (p *pass) apply(ctx context.Context, stage emit.Stage) []string {
+	planned := p.plan(stage)
+	p.expect(ctx, planned)
+	ranks := map[int][]emit.Object{}
+	for _, o := range planned {
 		ranks[emit.Rank(o)] = append(ranks[emit.Rank(o)], o)
 	}
-	concerned, planned := map[string]bool{}, map[string]emit.Object{}
-	for _, objects := range ranks {
-		for _, o := range objects {
-			concerned[workloadOf(o)] = true
-			planned[keyOf(objectOf(o))] = o
-		}
-	}
-	p.expect(ctx, concerned, planned)
-	clear(concerned)
+	tried := map[string]bool{}
 	for _, rank := range slices.Sorted(maps.Keys(ranks)) {
 		objects := slices.DeleteFunc(ranks[rank], func(o emit.Object) bool { return p.failed[workloadOf(o)] != nil })
 		failed := p.writer.write(ctx, objects, p.versions)
 		for _, o := range objects {
+			tried[workloadOf(o)] = true
 			if err := failed[o.Name()]; err != nil {
 				p.failed[workloadOf(o)] = fmt.Errorf("%s %s: %w", stage, o.Name(), err)
 				continue
 			}
 			p.wrote++
-			concerned[workloadOf(o)] = true
 			p.there[keyOf(objectOf(o))] = o
 		}
 	}
-	return slices.Sorted(maps.Keys(concerned))
+	return slices.Sorted(maps.Keys(tried))
 }
 
 // equal is emit.Equal, which need not look again at what it has seen.
