@@ -60,7 +60,7 @@ func brokenRoutes() string {
 // Events the owners of the routes get. The transcript is golden.
 func TestStatus(t *testing.T) {
 	b := newBed(t)
-	start(t, b)
+	c := start(t, b)
 	apply(t, b, broken)
 	apply(t, b, brokenRoutes())
 	await(t, b, "limit.test", http.StatusOK)
@@ -96,6 +96,16 @@ func TestStatus(t *testing.T) {
 	if diff := cmp.Diff(string(want), got); diff != "" {
 		t.Errorf("-%s +now:\n%s", golden, diff)
 	}
+
+	// A new controller still knows what was refused, though Envoy acknowledges the same when it is sent again.
+	c.Stop()
+	start(t, b)
+	for _, name := range []string{"after", "after-that"} {
+		apply(t, b, "{apiVersion: plugins.istio.io/v1alpha1, kind: Plugin, metadata: {name: "+name+", namespace: shop}, spec: {builtin: cors}}")
+		apply(t, b, controller.Route(name, name))
+		awaitConditions(t, b, map[string]string{name: "True Accepted, True Programmed"})
+	}
+	awaitConditions(t, b, map[string]string{"wrong-module": "True Accepted, False Rejected"})
 
 	// What is mended is told once more.
 	apply(t, b, strings.Replace(broken, "minute: many", "minute: 10", 1))

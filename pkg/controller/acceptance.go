@@ -127,6 +127,16 @@ func (a *acceptance) prepared(ids []string) {
 	}
 }
 
+// recall notes a refusal that an earlier controller knew of.
+func (a *acceptance) recall(id string, state istiod.State, message string, parts []string) {
+	if a.istiod == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.istiod.Recall(a.gateways[id], state, message, parts)
+}
+
 // wrote notes that something was written for workloads.
 func (a *acceptance) wrote(ids []string) {
 	if len(ids) == 0 {

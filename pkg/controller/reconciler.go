@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -36,6 +37,8 @@ type reconciler struct {
 	pulse    *pulse
 	// compared remembers what was found equal, by keyOf.
 	compared map[string]comparison
+	// recalled says that what an earlier controller knew of refusals is known here.
+	recalled bool
 	// unfinished says that something is left to clean once gateways no longer need it.
 	unfinished atomic.Bool
 	// publish gives the outcome of a pass to whoever reports it.
@@ -66,6 +69,11 @@ func (r *reconciler) Reconcile(ctx context.Context, _ reconcile.Request) (ctrl.R
 	begin = time.Now()
 	r.writer.guard(result.Objects)
 	p := r.pass(s, result)
+	p.accepted.know(p.gateways, p.fresh, p.hasWasmPlugins())
+	if !r.recalled {
+		p.recall(ctx, s)
+		r.recalled = true
+	}
 	err = p.run(ctx)
 	if ctx.Err() != nil {
 		return ctrl.Result{}, ctx.Err()
@@ -194,6 +202,46 @@ func (p *pass) expect(ctx context.Context, objects []emit.Object) {
 	p.accepted.expect(ctx, ids)
 }
 
+// recall takes the refusals of what is there from the status of the Plugins: gateways acknowledge what they have refused
+// when they are sent it again.
+func (p *pass) recall(ctx context.Context, s *snapshot.Snapshot) {
+	refused := map[string]refusal{} // by partOf
+	note := func(object finding.Object, generation int64, status pluginsv1alpha1.PluginStatus) {
+		if r, ok := refusalOf(generation, status); ok {
+			refused[partOf(object)] = r
+		}
+	}
+	for _, x := range s.Plugins {
+		note(finding.Object{Kind: "Plugin", Namespace: x.Namespace, Name: x.Name}, x.Generation, x.Status)
+	}
+	for _, x := range s.ClusterPlugins {
+		note(finding.Object{Kind: "ClusterPlugin", Name: x.Name}, x.Generation, x.Status)
+	}
+	if len(refused) == 0 {
+		return
+	}
+	p.expect(ctx, slices.Collect(maps.Values(p.there)))
+	var ids []string
+	for id, w := range p.gateways {
+		var all refusal
+		var blamed []string
+		for _, part := range slices.Sorted(maps.Keys(w.Parts)) {
+			for plugin, r := range refused {
+				if strings.HasPrefix(part, plugin) {
+					all = all.and(r)
+					blamed = append(blamed, part)
+				}
+			}
+		}
+		if len(blamed) > 0 {
+			p.accepted.recall(id, all.state, all.message, blamed)
+			ids = append(ids, id)
+		}
+	}
+	// A mark that was made before knows nothing of them.
+	p.accepted.wrote(ids)
+}
+
 // partOf begins the names of a Plugin's parts.
 func partOf(plugin finding.Object) string { return plugin.String() + " " }
 
@@ -207,7 +255,6 @@ func digest(m proto.Message) string {
 
 // run goes through the stages.
 func (p *pass) run(ctx context.Context) error {
-	p.accepted.know(p.gateways, p.fresh, p.hasWasmPlugins())
 	p.accepted.prepared(p.apply(ctx, emit.Prepare))
 	// Also what an earlier pass has prepared, which may have got no further. Where the fixed filters are not there yet,
 	// nothing asks for the tables.

@@ -34,9 +34,42 @@ type gatewayState struct {
 func (g gatewayState) about(plugin finding.Object) gatewayState {
 	blamed := slices.ContainsFunc(g.Blamed, func(part string) bool { return strings.HasPrefix(part, partOf(plugin)) })
 	if len(g.Blamed) > 0 && !blamed {
-		g.State = g.Rest
+		g.State, g.Blamed = g.Rest, nil
 	}
 	return g
+}
+
+// What surrounds istiod's messages in conditions.
+const (
+	rejectedEnd   = "; gateways keep what they had, and refuse the requests of routes that are new; correct the Plugin"
+	noEvidenceTop = "whether gateways run it is not known: "
+)
+
+// refusal is what a status says of a refusal.
+type refusal struct {
+	state   istiod.State
+	message string
+}
+
+// refusalOf is the one that is known of a Plugin of this generation.
+func refusalOf(generation int64, status pluginsv1alpha1.PluginStatus) (refusal, bool) {
+	c := meta.FindStatusCondition(status.Conditions, pluginsv1alpha1.ConditionProgrammed)
+	switch {
+	case c == nil || c.ObservedGeneration != generation:
+	case c.Reason == "Rejected":
+		return refusal{istiod.Rejected, strings.TrimSuffix(c.Message, rejectedEnd)}, true
+	case c.Reason == "MaybeRejected":
+		return refusal{istiod.Unknown, "a gateway refused something before this controller was started"}, true
+	}
+	return refusal{}, false
+}
+
+// and is one refusal that stands for two.
+func (r refusal) and(other refusal) refusal {
+	if r.state == "" || r.state == istiod.Rejected && other.state == istiod.Unknown {
+		return other
+	}
+	return r
 }
 
 // pluginStatus is the status of a Plugin that was seen with this spec and generation. Accepted rests on the compilation,
@@ -55,7 +88,7 @@ func pluginStatus(spec *pluginsv1alpha1.PluginSpec, generation int64, before plu
 	now := programmed(spec, u, acceptedCondition, gateways)
 	// Most of what is on its way to gateways is of other Plugins. What is known of this generation holds until they answer.
 	known := meta.FindStatusCondition(before.Conditions, pluginsv1alpha1.ConditionProgrammed)
-	if now.Reason == "Pending" && known != nil && known.ObservedGeneration == generation && (known.Reason == "Programmed" || known.Reason == "Rejected") {
+	if now.Reason == "Pending" && known != nil && known.ObservedGeneration == generation && slices.Contains([]string{"Programmed", "Rejected", "MaybeRejected"}, known.Reason) {
 		now = *known
 	}
 	for _, c := range []metav1.Condition{acceptedCondition, now} {
@@ -145,13 +178,15 @@ func programmed(spec *pluginsv1alpha1.PluginSpec, u compile.PluginUse, accepted 
 	case worst.failed != nil:
 		return condition(metav1.ConditionFalse, "WriteFailed", fmt.Sprintf("gateways run an older state: %v", worst.failed))
 	case worst.State == istiod.Rejected:
-		return condition(metav1.ConditionFalse, "Rejected", worst.Message+"; gateways keep what they had, and refuse the requests of routes that are new; correct the Plugin")
+		return condition(metav1.ConditionFalse, "Rejected", worst.Message+rejectedEnd)
 	case worst.held && spec.Wasm != nil:
 		return condition(metav1.ConditionFalse, "Pending", "it comes when the gateways have the fixed filters that run plugins")
 	case worst.State == istiod.Pending:
 		return condition(metav1.ConditionFalse, "Pending", worst.Message)
+	case worst.State == istiod.Unknown && len(worst.Blamed) > 0:
+		return condition(metav1.ConditionUnknown, "MaybeRejected", noEvidenceTop+worst.Message)
 	case worst.State == istiod.Unknown:
-		return condition(metav1.ConditionUnknown, "NoEvidence", "whether gateways run it is not known: "+worst.Message)
+		return condition(metav1.ConditionUnknown, "NoEvidence", noEvidenceTop+worst.Message)
 	case worst.State == istiod.NoGateway && connected == 0:
 		return condition(metav1.ConditionUnknown, "NoGateway", worst.Message)
 	}

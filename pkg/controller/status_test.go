@@ -34,6 +34,8 @@ func TestProgrammed(t *testing.T) {
 	wrong := finding.Finding{Reason: finding.InvalidConfig, Object: limit, Place: "spec.config.minute", Problem: "must be an integer", Traffic: "2 routes answer 503: a, b"}
 	blamed := known(istiod.Rejected, "gateway-1 answered to ECDS: no such file")
 	blamed.Rest, blamed.Blamed = istiod.Accepted, []string{partOf(limit) + "wasm.0 "}
+	doubted := known(istiod.Unknown, "a gateway refused something")
+	doubted.Rest, doubted.Blamed = istiod.Accepted, blamed.Blamed
 	for name, c := range map[string]struct {
 		routes   []string
 		findings []finding.Finding
@@ -47,6 +49,7 @@ func TestProgrammed(t *testing.T) {
 		"the worst counts":       {routes: []string{"a"}, gateways: []gatewayState{known(istiod.Accepted, ""), known(istiod.Unknown, "istiod is away"), known(istiod.NoGateway, "")}, want: "Unknown NoEvidence: whether gateways run it is not known: istiod is away"},
 		"on its way":             {routes: []string{"a"}, gateways: []gatewayState{known(istiod.Pending, "1 of 1 has not answered"), known(istiod.Unknown, "")}, want: "False Pending: 1 of 1 has not answered"},
 		"refused":                {routes: []string{"a"}, gateways: []gatewayState{blamed, known(istiod.Pending, "")}, want: "False Rejected: gateway-1 answered to ECDS: no such file; gateways keep what they had, and refuse the requests of routes that are new; correct the Plugin"},
+		"perhaps refused":        {routes: []string{"a"}, gateways: []gatewayState{doubted}, want: "Unknown MaybeRejected: whether gateways run it is not known: a gateway refused something"},
 		"another one is refused": {routes: []string{"a"}, gateways: []gatewayState{blamed}, about: other, want: "True Programmed: 1 route runs it; 1 connected gateway has accepted it"},
 		"nobody is connected":    {routes: []string{"a"}, gateways: []gatewayState{{Verdict: istiod.Verdict{State: istiod.NoGateway, Message: "no gateway is connected"}}}, want: "Unknown NoGateway: no gateway is connected"},
 		"not written":            {routes: []string{"a"}, gateways: []gatewayState{{Verdict: known(istiod.Accepted, "").Verdict, failed: errors.New("etcd is full")}}, want: "False WriteFailed: gateways run an older state: etcd is full"},
@@ -95,6 +98,32 @@ func TestProgrammedHoldsWhileOthersChange(t *testing.T) {
 	same := status(1, first, istiod.Accepted)
 	if a, b := first.Conditions[0].LastTransitionTime, same.Conditions[0].LastTransitionTime; !a.Equal(&b) {
 		t.Error("the time of a transition changes without one")
+	}
+}
+
+// A refusal can be read again from the status, for this generation only.
+func TestRefusalOf(t *testing.T) {
+	u := compile.PluginUse{Object: limit, Routes: []string{"a"}, Workloads: []string{"a"}}
+	for s, want := range map[istiod.State]refusal{
+		istiod.Rejected: {istiod.Rejected, "no such file"},
+		istiod.Unknown:  {istiod.Unknown, "a gateway refused something before this controller was started"},
+		istiod.Accepted: {},
+	} {
+		state := known(s, "no such file")
+		state.Blamed = []string{partOf(limit) + "wasm.0 "}
+		status := pluginStatus(&pluginsv1alpha1.PluginSpec{}, 1, pluginsv1alpha1.PluginStatus{}, u, func(string) gatewayState { return state })
+		if got, ok := refusalOf(1, status); got != want || ok != (want != refusal{}) {
+			t.Errorf("%s: got %v, want %v", s, got, want)
+		}
+		if got, ok := refusalOf(2, status); ok {
+			t.Errorf("%s: another generation: got %v", s, got)
+		}
+	}
+	rejected, unknown := refusal{istiod.Rejected, "r"}, refusal{istiod.Unknown, "u"}
+	for _, pair := range [][3]refusal{{{}, rejected, rejected}, {rejected, unknown, unknown}, {unknown, rejected, unknown}} {
+		if got := pair[0].and(pair[1]); got != pair[2] {
+			t.Errorf("%v and %v: got %v", pair[0], pair[1], got)
+		}
 	}
 }
 

@@ -88,6 +88,12 @@ func (c *Client) Expect(ctx context.Context, workloads ...Workload) {
 	c.memory.expect(workloads)
 }
 
+// Recall tells of a refusal that another Client, which has ended, knew of: Rejected, or Unknown, with its message. The parts
+// that it is blamed on must be expected, and be as they were then.
+func (c *Client) Recall(w Workload, state State, message string, blamed []string) {
+	c.memory.recall(w, state, message, blamed)
+}
+
 // Mark makes the objects that are to be written after the last one whose acceptance is to be checked, without delay:
 // istiod then pushes both at once. wasmPlugins says whether WasmPlugins are among them.
 //

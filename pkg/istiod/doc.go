@@ -31,7 +31,7 @@
 //
 // What an acknowledgement does not say: whether Istio's agent could fetch a Wasm module (it puts a filter in its place
 // that denies, and acknowledges), and whether a listener that waits for something else already serves. What was refused
-// before the Client was made, it does not know.
+// before the Client was made, it knows only if it is told (Recall).
 //
 // Access: istiod answers questions about all gateways over xDS on its TLS port, to service accounts of its own namespace
 // (pilot/pkg/xds/debuggen.go), or by HTTP, from its own machine or pod (a port-forward) without further ado.

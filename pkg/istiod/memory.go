@@ -25,8 +25,18 @@ type refusal struct {
 	message string
 	// blamed are the parts that were new: what had been accepted before was not refused.
 	blamed map[string]string
-	// gateways that were connected. Others have looked at everything anew.
+	// gateways that were connected. Others have looked at everything anew. Nil: those that the first verdict is about.
 	gateways []string
+}
+
+// stands says whether any of these parts is blamed.
+func (r refusal) stands(parts map[string]string) bool {
+	for name, version := range r.blamed {
+		if now, ok := parts[name]; ok && now == version {
+			return true
+		}
+	}
+	return false
 }
 
 func newMemory() *memory {
@@ -50,6 +60,17 @@ func (m *memory) expect(workloads []Workload) {
 		w.Parts = maps.Clone(w.Parts)
 		m.expected[w.key()] = w
 	}
+}
+
+// recall makes a refusal known that was before the client.
+func (m *memory) recall(w Workload, state State, message string, blamed []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := refusal{state: state, message: message, blamed: map[string]string{}}
+	for _, name := range blamed {
+		r.blamed[name] = m.expected[w.key()].Parts[name]
+	}
+	m.refused[w.key()] = r
 }
 
 // written are the workloads as a new mark covers them.
@@ -109,6 +130,12 @@ func (m *memory) revise(w Workload, v Verdict, written map[string]string) Verdic
 	key := w.key()
 	r := m.refused[key]
 	v.Rest = v.State
+	if r.blamed != nil && r.gateways == nil {
+		for _, g := range v.Gateways {
+			r.gateways = append(r.gateways, g.Name)
+		}
+		m.refused[key] = r
+	}
 	if v.State == Accepted && !slices.ContainsFunc(v.Gateways, func(g Gateway) bool { return slices.Contains(r.gateways, g.Name) }) {
 		r = refusal{}
 	}
@@ -131,7 +158,10 @@ func (m *memory) revise(w Workload, v Verdict, written map[string]string) Verdic
 	m.accepted[key] = accepted
 	switch len(v.Blamed) {
 	case 0:
-		delete(m.refused, key)
+		// An old mark may know nothing of what is blamed.
+		if !r.stands(m.expected[key].Parts) {
+			delete(m.refused, key)
+		}
 	case len(r.blamed):
 		v.State, v.Message = r.state, r.message
 	default:

@@ -13,6 +13,8 @@ func TestMemory(t *testing.T) {
 	// step is what happens and what is to be known afterwards. Everything that was refused is refused once, as Envoy does.
 	type step struct {
 		expect parts
+		// recalled are the parts on which an earlier client blamed a refusal, "bad".
+		recalled []string
 		// refusal of the gateway, as istiod tells it; counted is one that it no longer tells.
 		refusal string
 		counted bool
@@ -76,6 +78,15 @@ func TestMemory(t *testing.T) {
 			{counted: true, state: Accepted},
 			{expect: parts{"a": "2"}, state: Accepted},
 		},
+		"an earlier client's is known until the part changes": {
+			{expect: parts{"a": "1", "b": "1"}, recalled: []string{"a"}, state: Rejected, blamed: []string{"a"}, says: "bad"},
+			{expect: parts{"a": "1", "b": "2"}, state: Rejected, blamed: []string{"a"}, says: "bad"},
+			{expect: parts{"a": "2", "b": "2"}, state: Accepted},
+		},
+		"or until other gateways have come": {
+			{expect: parts{"a": "1"}, recalled: []string{"a"}, state: Rejected, blamed: []string{"a"}},
+			{pod: "gateway-2", state: Accepted},
+		},
 		"without parts there is nothing to remember": {
 			{refusal: "bad", state: Rejected},
 			{state: Accepted},
@@ -90,6 +101,9 @@ func TestMemory(t *testing.T) {
 				if s.expect != nil {
 					w.Parts = s.expect
 					m.expect([]Workload{w})
+				}
+				if s.recalled != nil {
+					m.recall(w, Rejected, "bad", s.recalled)
 				}
 				sent, acked := nonceAt(t, 7, 'a'), nonceAt(t, 7, 'a')
 				if s.refusal != "" {
@@ -126,6 +140,13 @@ func TestAMarkIsAboutWhatWasExpectedWhenItWasMade(t *testing.T) {
 	m.blame(w, instance{proxies: []proxy{{id: "gateway-1.istio-system", responses: map[string]response{extensionType: {refusal: "bad"}}}}})
 	if v := m.revise(w, Verdict{State: Accepted, Gateways: []Gateway{{Name: "istio-system/gateway-1"}}}, m.written()[w.key()].Parts); v.State != Rejected {
 		t.Errorf("what an old mark is about stands for what is written since: %+v", v)
+	}
+	gateways := []Gateway{{Name: "istio-system/gateway-1"}}
+	if v := m.revise(w, Verdict{State: Accepted, Gateways: gateways}, old); v.State != Accepted {
+		t.Errorf("what is written since is blamed on an old mark: %+v", v)
+	}
+	if v := m.revise(w, Verdict{State: Accepted, Gateways: gateways}, m.written()[w.key()].Parts); v.State != Rejected {
+		t.Errorf("an old mark makes the client forget a refusal: %+v", v)
 	}
 }
 

@@ -382,8 +382,8 @@ const (
 	// Reasons when False: NotAccepted (see Accepted), Pending (some gateway has not answered yet; what was known of this
 	// generation before holds until it does), Rejected (a gateway refused it; the message is the gateway's own),
 	// WriteFailed (the generated objects could not be written).
-	// Reasons when Unknown: NotAttached (no route runs it), NoGateway (none is connected), NoEvidence (istiod could not be
-	// asked, or does not tell).
+	// Reasons when Unknown: NotAttached (no route runs it), NoGateway (none is connected), MaybeRejected (a gateway refused
+	// something that came at the same time), NoEvidence (istiod could not be asked, or does not tell).
 	ConditionProgrammed = "Programmed"
 )
 
