@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	pluginsv1alpha1 "github.com/istio-plugins/istio-plugins/pkg/apis/plugins/v1alpha1"
+	"github.com/istio-plugins/istio-plugins/pkg/catalog"
 	"github.com/istio-plugins/istio-plugins/pkg/config"
 	"github.com/istio-plugins/istio-plugins/pkg/finding"
 	"github.com/istio-plugins/istio-plugins/pkg/mechanism"
@@ -92,6 +93,12 @@ func ordinal(e *resolve.Entry) int {
 // onFailure says what requests get when a plugin cannot do its work.
 func onFailure(p *resolve.Plugin) string {
 	open := p.FailOpen()
+	if b, ok := catalog.Find(mechanism.Builtin(p.Spec)); ok && b.Failing != "" {
+		if open {
+			return "skipped if it is invalid, " + b.Failing
+		}
+		return "503 if it is invalid, " + b.Failing
+	}
 	switch w := p.Spec.Wasm; {
 	case w != nil:
 		opens := w.FailStrategy == "FAIL_OPEN" || w.FailStrategy == "" && open

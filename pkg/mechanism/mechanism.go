@@ -98,6 +98,17 @@ func Type(spec *pluginsv1alpha1.PluginSpec) string {
 	return spec.Builtin
 }
 
+// Builtin is the name of the built-in that a plugin is, with or without a place of its own in the spec; empty for others.
+func Builtin(spec *pluginsv1alpha1.PluginSpec) string {
+	switch {
+	case spec.ExtAuth != nil:
+		return "ext-auth"
+	case spec.ExtProc != nil:
+		return "ext-proc"
+	}
+	return spec.Builtin
+}
+
 // mechanism is one kind of plugin. The set is closed.
 type mechanism interface {
 	build(w *World, u Use) ([]part.Part, []Problem)

@@ -41,6 +41,7 @@ var Builtin = &builtin.Builtin{
 	Name:   "bot-detection",
 	Schema: builtin.MustSchema(schema),
 	Build:  build,
+	Guards: true,
 }
 
 // known are the expressions of the built-in list.

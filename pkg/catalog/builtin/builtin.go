@@ -20,9 +20,13 @@ type Builtin struct {
 	// NeedsConsumer marks a plugin that decides by the Consumer. It is unusable where nothing before it in the chain
 	// authenticates.
 	NeedsConsumer bool
-	// Answers marks a plugin that does for a caller what only an authenticated one should get: it answers, changes or
-	// counts the request. lint warns when it stands before one with Auth.
+	// Guards marks a plugin that keeps callers away by other means than a Consumer.
+	Guards bool
+	// Answers marks a plugin that does for a caller what only a welcome one should get: it answers, changes or counts the
+	// request. lint warns when it stands before one with Auth or Guards.
 	Answers bool
+	// Failing says what requests get when the plugin cannot do its work, where that is not 500: half a sentence.
+	Failing string
 	// Build makes the parts of one use of the plugin. The config has passed Schema and holds all defaults.
 	// Problems of severity error make the plugin unusable.
 	Build func(Use, config.Value) ([]part.Part, []Problem)

@@ -30,6 +30,7 @@ var Builtin = &builtin.Builtin{
 	Name:   "csrf",
 	Schema: builtin.MustSchema(schema),
 	Build:  build,
+	Guards: true,
 }
 
 type settings struct {

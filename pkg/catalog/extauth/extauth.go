@@ -27,9 +27,11 @@ var schema []byte
 
 // Builtin is the plugin.
 var Builtin = &builtin.Builtin{
-	Name:   "ext-auth",
-	Schema: builtin.MustSchema(schema),
-	Build:  build,
+	Name:    "ext-auth",
+	Schema:  builtin.MustSchema(schema),
+	Build:   build,
+	Guards:  true,
+	Failing: "what failure_mode_allow and status_on_error say if its service fails",
 }
 
 type settings struct {

@@ -29,6 +29,7 @@ var Builtin = &builtin.Builtin{
 	Schema:  builtin.MustSchema(schema),
 	Answers: true,
 	Build:   build,
+	Failing: "what failure_mode_allow and status_on_error say if its service fails",
 }
 
 type settings struct {

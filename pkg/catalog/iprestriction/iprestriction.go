@@ -31,6 +31,7 @@ var Builtin = &builtin.Builtin{
 	Name:   "ip-restriction",
 	Schema: builtin.MustSchema(schema),
 	Build:  build,
+	Guards: true,
 }
 
 // meant is how many entries a list should have at most: each costs a comparison per request.
