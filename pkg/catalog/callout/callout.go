@@ -59,19 +59,30 @@ func GRPC(cluster string, timeout time.Duration) *corev3.GrpcService {
 	return s
 }
 
-// longest is how long a service may take. A client waits as long, and a typing error should not look like a hanging gateway.
-const longest = 5 * time.Minute
-
-// Timeout reads a duration.
+// Timeout reads how long a service may take. A client waits as long, and a typing error should not look like a hanging
+// gateway.
 func Timeout(path, text string) (time.Duration, []builtin.Problem) {
+	return Duration(path, text, "1ms", "5m")
+}
+
+// Duration reads a duration between two others.
+func Duration(path, text, least, most string) (time.Duration, []builtin.Problem) {
 	d, err := time.ParseDuration(text)
 	switch {
 	case err != nil:
 		return 0, []builtin.Problem{{Path: path, Message: fmt.Sprintf("%q is no duration such as 250ms or 1.5s", text)}}
-	case d < time.Millisecond || d > longest:
-		return 0, []builtin.Problem{{Path: path, Message: fmt.Sprintf("%s is not between 1ms and 5m", text)}}
+	case d < limit(least) || d > limit(most):
+		return 0, []builtin.Problem{{Path: path, Message: fmt.Sprintf("%s is not between %s and %s", text, least, most)}}
 	}
 	return d, nil
+}
+
+func limit(text string) time.Duration {
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		panic(err)
+	}
+	return d
 }
 
 // Headers matches names, of which one that ends with `*` stands for all that begin so; nil for none.

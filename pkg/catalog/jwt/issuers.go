@@ -6,9 +6,9 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	jwtauthnv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/jwt_authn/v3"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -29,6 +29,9 @@ var judge string
 type issuer struct {
 	Issuer               string          `json:"issuer"`
 	JWKS                 json.RawMessage `json:"jwks"`
+	JWKSURI              string          `json:"jwks_uri"`
+	CacheDuration        string          `json:"cache_duration"`
+	Timeout              string          `json:"timeout"`
 	Audiences            []string        `json:"audiences"`
 	ForwardPayloadHeader string          `json:"forward_payload_header"`
 }
@@ -41,32 +44,30 @@ func ofIssuers(use builtin.Use, s settings, chunk config.Value) ([]part.Part, []
 	anyOf := &jwtauthnv3.JwtRequirementOrList{}
 	var failures []string
 	var problems []builtin.Problem
+	state := part.Stateless
 	for i, issuer := range s.Issuers {
-		keys, err := readJWKS(issuer.JWKS)
-		if err != nil {
-			problems = append(problems, builtin.Problem{Path: builtin.Path("issuers", strconv.Itoa(i), "jwks"), Message: err.Error()})
-			continue
-		}
 		failed := fmt.Sprintf("%s-failed-%d", claims, i)
 		failures = append(failures, failed)
-		provider := strconv.Itoa(i)
-		filter.Providers[provider] = &jwtauthnv3.JwtProvider{
-			Issuer:    issuer.Issuer,
-			Audiences: issuer.Audiences,
-			JwksSourceSpecifier: &jwtauthnv3.JwtProvider_LocalJwks{LocalJwks: &corev3.DataSource{
-				Specifier: &corev3.DataSource_InlineString{InlineString: keys},
-			}},
+		p := &jwtauthnv3.JwtProvider{
+			Issuer:                 issuer.Issuer,
+			Audiences:              issuer.Audiences,
 			FromHeaders:            []*jwtauthnv3.JwtHeader{{Name: header}},
 			ForwardPayloadHeader:   issuer.ForwardPayloadHeader,
 			PayloadInMetadata:      claims,
 			FailedStatusInMetadata: failed,
 			ClockSkewSeconds:       envoySkew(s.ClockSkewSeconds),
 		}
+		problems = append(problems, issuer.keys(use, p, builtin.Path("issuers", strconv.Itoa(i)))...)
+		if p.GetRemoteJwks() != nil {
+			state = part.PerPlugin // which keys were fetched: edits of other plugins must not make it forget them
+		}
+		provider := strconv.Itoa(i)
+		filter.Providers[provider] = p
 		anyOf.Requirements = append(anyOf.Requirements, &jwtauthnv3.JwtRequirement{
 			RequiresType: &jwtauthnv3.JwtRequirement_ProviderName{ProviderName: provider},
 		})
 	}
-	if len(problems) > 0 {
+	if slices.ContainsFunc(problems, func(p builtin.Problem) bool { return !p.Warning }) {
 		return nil, problems
 	}
 	// The last of them lets every request pass: judge.lua answers.
@@ -88,7 +89,7 @@ func ofIssuers(use builtin.Use, s settings, chunk config.Value) ([]part.Part, []
 	if s.SecretIsBase64 {
 		problems = append(problems, builtin.Problem{Path: "secret_is_base64", Message: "has no meaning beside issuers, whose keys are public", Warning: true})
 	}
-	return []part.Part{chunkOf(use, ask, chunk), part.Native{Config: filter}, chunkOf(use, judge, chunk)}, problems
+	return []part.Part{chunkOf(use, ask, chunk), part.Native{Config: filter, State: state}, chunkOf(use, judge, chunk)}, problems
 }
 
 // envoySkew is what Envoy tolerates, at least a second: 0 stands for its own default there. judge.lua does not tolerate

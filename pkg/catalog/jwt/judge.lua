@@ -5,15 +5,17 @@ local config = ...
 
 local NAMESPACE = "envoy.filters.http.jwt_authn"
 
--- What Envoy says of a token that is another issuer's.
+-- What Envoy says of a token that is another issuer's, and where the keys of its issuer cannot be fetched.
 local OTHER_ISSUER = "Jwt issuer is not configured"
+local NOT_FETCHED = "Jwks remote fetch is failed"
 
--- Why no issuer's keys verify the token: what the one says whose token it is, if it is anyone's.
+-- Why no issuer's keys verify the token: what the one says whose token it is, if it is anyone's. Several may be of one name,
+-- and a key that could not be fetched might have been the right one.
 local function failure(handle)
   local message
   for _, note in ipairs(config.failures) do
     local failed = pdk.metadata(handle, NAMESPACE, note)
-    if failed and (not message or message == OTHER_ISSUER) then
+    if failed and (not message or message == OTHER_ISSUER or failed.message == NOT_FETCHED) then
       message = failed.message
     end
   end
@@ -45,6 +47,9 @@ local function identify(handle)
   local message = failure(handle)
   if not message then
     error("the token was not judged") -- never let pass what nobody looked at
+  elseif message == NOT_FETCHED then
+    -- The token may be good, so clients must not throw it away, and who sent it is not anonymous.
+    pdk.fail(handle, 503, "Keys of the token's issuer are not available")
   end
   return nil, token.invalid(message)
 end

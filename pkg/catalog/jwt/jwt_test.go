@@ -29,6 +29,7 @@ import (
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/jwt"
 	"github.com/istio-plugins/istio-plugins/pkg/config"
 	"github.com/istio-plugins/istio-plugins/pkg/consumer"
+	"github.com/istio-plugins/istio-plugins/pkg/internal/catalogtest"
 	"github.com/istio-plugins/istio-plugins/pkg/internal/envoytest"
 	"github.com/istio-plugins/istio-plugins/pkg/part"
 	"github.com/istio-plugins/istio-plugins/pkg/snapshot"
@@ -192,7 +193,7 @@ func build(t *testing.T, instance, text string) ([]part.Part, []string) {
 	if slices.ContainsFunc(problems, func(p builtin.Problem) bool { return !p.Warning }) {
 		return nil, lines
 	}
-	parts, problems := jwt.Builtin.Build(builtin.Use{Plugin: "jwt", Instance: instance, Namespace: "shop", Consumers: consumers()}, complete)
+	parts, problems := jwt.Builtin.Build(builtin.Use{Plugin: "jwt", Instance: instance, Namespace: "shop", Consumers: consumers(), Services: catalogtest.Services(hosts...)}, complete)
 	add(problems)
 	return parts, lines
 }
@@ -234,7 +235,7 @@ func TestConfig(t *testing.T) {
 		}},
 		{`{"issuer":[]}`, []string{`issuer: unknown field, did you mean "issuers"?`}},
 		{`{"issuers":[]}`, []string{"issuers: has 0 items, at least 1"}},
-		{`{"issuers":[{"issuer":"a"}]}`, []string{"issuers[0].jwks: is required"}},
+		{`{"issuers":[{"issuer":"a"}]}`, []string{"issuers[0]: needs jwks or jwks_uri: the issuer's keys, or where they are"}},
 		{`{"issuers":[{"jwks":{}}]}`, []string{"issuers[0].issuer: is required"}},
 		{`{"issuers":[{"issuer":"a","jwks":1}]}`, []string{"issuers[0].jwks: must be a map or a string, not a number"}},
 		{`{"issuers":[{"issuer":"a","jwks":"{"}]}`, []string{"issuers[0].jwks: is no JSON Web Key Set, which is a JSON object with a list `keys`"}},
