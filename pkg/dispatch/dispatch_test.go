@@ -19,6 +19,14 @@ func native(bytes uint32, state part.State, owner string) Placed {
 	return Placed{Part: n, Name: Instance(n, owner)}
 }
 
+func caller(source string) Placed {
+	p := luaPart(source)
+	l := p.Part.(part.Lua)
+	l.Services = map[string]part.Service{"a": {Host: "a.test", Port: 80}}
+	p.Part = l
+	return p
+}
+
 func luaPart(source string) Placed {
 	return Placed{Part: part.Lua{Plugin: "p", Source: source, SourceID: source, Config: config.Value{}}, Name: source, Key: source}
 }
@@ -44,7 +52,7 @@ func TestPlace(t *testing.T) {
 		"adjacent Lua parts share a slot":       {[]Placed{l, l, n, l}, "1l 2n 3l"},
 		"state is a kind of its own":            {[]Placed{n, s}, "1n 2s"},
 		"a long chain goes on behind the last":  {[]Placed{n, l, n, l}, "1n 2l 3m 4n 5l"},
-		"a body after a call needs a slot more": {[]Placed{luaPart("httpCall"), luaPart("body"), n}, "1l 2l 3n"},
+		"a body after a call needs a slot more": {[]Placed{caller("pdk.call"), luaPart("body"), n}, "1l 2l 3n"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -33,11 +33,10 @@
 //
 // # What Envoy does
 //
-// Headers, body and streamInfo objects end when the stream waits, in body() with a body and in httpCall(): get them
-// again afterwards. The functions of pdk always do. body() cannot be called after httpCall() in the same function.
-// Above the listener's buffer limit body() ends the request with 413, and a response with 500.
+// Headers, body and streamInfo objects end when the stream waits, in body() with a body and in pdk.call: get them
+// again afterwards. The functions of pdk always do. Above the listener's buffer limit body() ends the request with 413, and a response with 500.
 //
-// handle has the methods of Envoy's documentation, except bodyChunks (the request would go upstream before later
+// handle has the methods of Envoy's documentation, except httpCall (pdk.call and pdk.send are for that), bodyChunks (the request would go upstream before later
 // plugins ran) and clearRouteCache (it would go to a route whose plugins did not run); filter state cannot be set.
 // importPublicKey works once for each plugin and request, since Envoy returns the first key again.
 //
@@ -76,13 +75,34 @@
 //	                                    answers the request and does not return; in the response phase it replaces the answer
 //	                                    and returns. headers is a map name -> value or list of values, status is 200 to 599;
 //	                                    204 and 304 go without body. The upstream's headers about its body
-//	                                    (content-type, etag, ...) go; a gRPC response, which must not be buffered, loses its body.
+//	                                    (content-type, etag, ...) go; a gRPC response or event stream, which must not be buffered, loses its
+//	                                    body.
 //	                                    The plugin is noted as rejected_by in the dynamic metadata namespace plugins.istio.io, as is
 //	                                    one that fails
 //	pdk.fail(handle, status, message, options)
 //	                                    answers {"message": message}; options: headers = {...}, request_id = true adds "request_id".
 //	                                    A gRPC request gets the bare message instead of JSON, with the grpc-status that Envoy
 //	                                    gives to status, 8 for 429 and 413, or that of options.headers. Does not return
+//	pdk.call(handle, service, request)  asks a service that the Plugin declares under this name (spec.lua.services) and waits for
+//	                                    the answer, a table {status = number, headers = map, body = string}. headers has lower-case
+//	                                    names and strings, or a list of strings where a header came several times, and none that say
+//	                                    how the message was sent, so that pdk.exit takes it as it is.
+//	                                    request may have method (default GET), path with query (default /), headers (as for pdk.exit;
+//	                                    Host is the service's unless it is set here), body (string) and timeout (milliseconds, 1 to
+//	                                    300000, default 5000). Whatever status the service answers is an answer. An error is raised
+//	                                    where it does not answer: no endpoint, refused connection, timeout, a broken or too large
+//	                                    answer (Envoy takes 32 MiB), a service that this gateway does not know; and where the plugin
+//	                                    does not declare it, or request is wrong. So a plugin that does not catch it, by
+//	                                    pcall(pdk.call, ...), fails. Nothing is tried again.
+//	                                    In the request phase handle:body() must come before it, or it is an error. In the response
+//	                                    phase it waits for the whole body of the response first, and is an error for
+//	                                    application/grpc* and text/event-stream. The source should have the words pdk.call: it then
+//	                                    runs in a filter of its own if other plugins follow
+//	pdk.send(handle, service, request)  asks a service and waits for nothing: true, or false where it was not sent, because 100 of
+//	                                    these calls to this service are on their way, in this worker and slot. Envoy does not tell
+//	                                    when one ends, so each counts until its timeout. request may also have in_flight, another
+//	                                    number (1 to 10000). Errors are raised where the service is not declared or not known, or
+//	                                    request is wrong; whether it answers is not known
 //	pdk.save(handle, key, value)        keeps a value (string, number, boolean, table of these) of this request for this
 //	                                    entry's other function (response), by dynamic metadata
 //	pdk.saved(handle, key)              what was kept, or nil

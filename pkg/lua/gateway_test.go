@@ -30,6 +30,12 @@ func open(l part.Lua) part.Lua {
 	return l
 }
 
+// calling lets a plugin call the upstream.
+func calling(l part.Lua) part.Lua {
+	l.Services = map[string]part.Service{"upstream": envoytest.Upstream}
+	return l
+}
+
 // tag marks that a plugin ran in either phase.
 func tag(name string) part.Lua {
 	return plugin(name, fmt.Sprintf(`return {
@@ -74,17 +80,16 @@ func TestRequestsRunInOrderAndResponsesInReverse(t *testing.T) {
 }
 
 func TestYieldsInsidePlugins(t *testing.T) {
-	call := `local headers, body = handle:httpCall("upstream",
-		{[":method"] = "GET", [":path"] = "/", [":authority"] = "x", ["echo-body"] = "called"}, "", 5000)`
+	call := `local body = pdk.call(handle, "upstream", {headers = {["echo-body"] = "called"}}).body`
 	onEnvoys(t, envoytest.Config{Chains: map[string][]part.Part{
 		"body": {tag("a"), request("body", `
 			local body = handle:body()
 			pdk.set_header(handle, "x-body", body:getBytes(0, body:length()))
 			body:setBytes("changed")`), tag("c")},
-		"call":            {tag("a"), request("call", call+` pdk.set_header(handle, "x-body", body)`), tag("c")},
-		"call, then body": {request("call", call), request("body", `pdk.set_header(handle, "x-body", handle:body():getBytes(0, 5))`), tag("c")},
-		"call, then fail": {request("call", call+` error("after the call")`)},
-		"own coroutine": {request("call", `
+		"call":            {tag("a"), calling(request("call", call+` pdk.set_header(handle, "x-body", body)`)), tag("c")},
+		"call, then body": {calling(request("call", call)), request("body", `pdk.set_header(handle, "x-body", handle:body():getBytes(0, 5))`), tag("c")},
+		"call, then fail": {calling(request("call", call+` error("after the call")`))},
+		"own coroutine": {calling(request("call", `
 			local inner = coroutine.wrap(function(first)
 				local second = coroutine.yield(first + 1)
 				local mine = handle:body()
@@ -92,7 +97,7 @@ func TestYieldsInsidePlugins(t *testing.T) {
 				`+call+`
 				return body .. second .. mine
 			end)
-			pdk.set_header(handle, "x-body", inner(1) .. inner("-mid-"))`), tag("c")},
+			pdk.set_header(handle, "x-body", inner(1) .. inner("-mid-"))`)), tag("c")},
 		"answer in a coroutine": {request("answer", `
 			coroutine.wrap(function() pcall(pdk.fail, handle, 403, "no") end)()`), request("next", `error("ran")`)},
 		"yield": {request("yield", `coroutine.yield()`), request("next", `pdk.set_header(handle, "x-next", "ran")`)},
@@ -147,7 +152,7 @@ func TestFailureIsAnswered500(t *testing.T) {
 		"a bad header name":  `pdk.set_header(handle, "x y", "a")`,
 		"no header value":    `pdk.set_header(handle, "x", nil)`,
 		"a bad status":       `pdk.exit(handle, 199)`,
-		"an unknown cluster": `handle:httpCall("nowhere", {[":method"] = "GET", [":path"] = "/", [":authority"] = "x"}, "", 1000)`,
+		"no such service":    `pdk.call(handle, "nowhere")`,
 		"a dead wrapper":     `local h = handle:headers(); handle:body(); h:get("a")`,
 	}
 	chains := make(map[string][]part.Part)

@@ -116,7 +116,7 @@ func TestSlots(t *testing.T) {
 	run := func(sources ...string) []part.Lua {
 		out := make([]part.Lua, len(sources))
 		for i, s := range sources {
-			out[i] = part.Lua{Source: s}
+			out[i] = part.Lua{Source: s, Services: map[string]part.Service{"a": {}}}
 		}
 		return out
 	}
@@ -124,12 +124,12 @@ func TestSlots(t *testing.T) {
 		{"", ""},
 		{"a", "a"},
 		{"a b c", "a b c"},
-		{"httpCall", "httpCall"},
-		{"a httpCall b c", "a httpCall|b c"},
-		{"httpCall httpCall", "httpCall|httpCall"},
+		{"pdk.call", "pdk.call"},
+		{"a pdk.call b c", "a pdk.call|b c"},
+		{"pdk.call pdk.call", "pdk.call|pdk.call"},
 		{"a importPublicKey b importPublicKey c", "a importPublicKey b|importPublicKey c"},
-		{"importPublicKey httpCall importPublicKey", "importPublicKey httpCall|importPublicKey"},
-		{"importPublicKey importPublicKey+httpCall a", "importPublicKey|importPublicKey+httpCall|a"},
+		{"importPublicKey pdk.call importPublicKey", "importPublicKey pdk.call|importPublicKey"},
+		{"importPublicKey importPublicKey+pdk.call a", "importPublicKey|importPublicKey+pdk.call|a"},
 	} {
 		var got []string
 		for _, slot := range lua.Slots(run(strings.Fields(c.run)...)) {

@@ -84,11 +84,13 @@ type Entry struct {
 	Config config.Value
 	// FailOpen skips the plugin where it does not load or fails.
 	FailOpen bool
+	// Services that the plugin may call, by its names for them.
+	Services map[string]part.Service
 }
 
 // EntryOf is the entry that runs a part.
 func EntryOf(l part.Lua) Entry {
-	return Entry{SourceID: sourceID(l), Plugin: l.Plugin, Config: l.Config, FailOpen: l.FailOpen}
+	return Entry{SourceID: sourceID(l), Plugin: l.Plugin, Config: l.Config, FailOpen: l.FailOpen, Services: l.Services}
 }
 
 // valuePrefix marks a slot value that the Lua runtime handles; dispatch tells kinds of values apart by it.
@@ -116,10 +118,23 @@ func Chain(entries []Entry) string {
 		if e.FailOpen {
 			b.WriteString(",true")
 		}
+		if len(e.Services) > 0 {
+			b.WriteString(",services=")
+			writeValue(&b, services(e.Services))
+		}
 		b.WriteByte('}')
 	}
 	b.WriteByte('}')
 	return b.String()
+}
+
+// services are written as the cluster and the authority of each.
+func services(declared map[string]part.Service) map[string]any {
+	out := make(map[string]any, len(declared))
+	for name, s := range declared {
+		out[name] = []string{s.Cluster(), s.Authority()}
+	}
+	return out
 }
 
 // Refusal is the slot value that answers 503 for a plugin that is not available; plugin is empty where its name is not
@@ -137,7 +152,7 @@ var library embed.FS
 // chunk that gets the table of the modules before it and returns itself.
 var modules = []string{
 	"url", "base64", "hex", "padding", "sha1", "sha256", "sha512", "equal", "uuid", "date", "json", "report", "hmac", "stream",
-	"identity", "harden", "sandbox", "chain", "dispatch",
+	"identity", "call", "harden", "sandbox", "chain", "dispatch",
 }
 
 // programHeader is the first line of a filter's source.

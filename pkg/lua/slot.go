@@ -8,13 +8,14 @@ import (
 
 // Slots cuts a run of adjacent Lua parts into those that can share one Lua filter. Two things in Envoy need a cut:
 //
-// A body cannot be read after an httpCall in the same filter ("cannot call body() after body has been streamed"), so a
-// part that calls out is the last of its slot, and later ones read the body in a filter of their own.
+// A body cannot be read after a call in the same filter ("cannot call body() after body has been streamed"), so a part that
+// calls a service and waits is the last of its slot, and later ones read the body in a filter of their own. Responses, for
+// which that part comes first, are buffered before the call.
 //
 // A second importPublicKey in the same filter run returns the first key, so a slot has one part that imports; the runtime
 // makes a second import an error.
 //
-// Both are recognised by the name of the method in the source. That may cut once too often; a source that puts the name
+// Both are recognised by the name of the function in the source. That may cut once too often; a source that puts the name
 // together makes its own chain fail.
 func Slots(run []part.Lua) [][]part.Lua {
 	var slots [][]part.Lua
@@ -26,7 +27,7 @@ func Slots(run []part.Lua) [][]part.Lua {
 			from, imported = i, false
 		}
 		imported = imported || imports
-		if strings.Contains(l.Source, "httpCall") {
+		if len(l.Services) > 0 && strings.Contains(l.Source, "pdk.call") {
 			slots = append(slots, run[from:i+1])
 			from, imported = i+1, false
 		}

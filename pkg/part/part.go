@@ -4,6 +4,8 @@
 package part
 
 import (
+	"fmt"
+
 	"google.golang.org/protobuf/proto"
 
 	"github.com/istio-plugins/istio-plugins/pkg/config"
@@ -25,6 +27,26 @@ type Lua struct {
 	Config config.Value
 	// FailOpen skips the part when it fails at run time.
 	FailOpen bool
+	// Services that the part may call, by its names for them.
+	Services map[string]Service
+}
+
+// Service is a port of a service that gateways know.
+type Service struct {
+	// Host in full.
+	Host string
+	Port uint32
+}
+
+// Cluster is istiod's name for it.
+func (s Service) Cluster() string { return fmt.Sprintf("outbound|%d||%s", s.Port, s.Host) }
+
+// Authority is its name in requests: without the port where it is that of HTTP or HTTPS.
+func (s Service) Authority() string {
+	if s.Port == 80 || s.Port == 443 {
+		return s.Host
+	}
+	return fmt.Sprintf("%s:%d", s.Host, s.Port)
 }
 
 // Shared is a place in a Lua config for a large table that many routes use, such as all keys of a namespace's

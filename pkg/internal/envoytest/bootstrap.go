@@ -34,12 +34,12 @@ import (
 	"github.com/istio-plugins/istio-plugins/pkg/part"
 )
 
-// upstreamCluster is the cluster of the echoing upstream, also for a plugin's httpCall.
-const upstreamCluster = "upstream"
+// Upstream is the echoing upstream, for plugins that call it.
+var Upstream = part.Service{Host: "upstream.test", Port: 80}
 
 // bootstrap is the whole static configuration of an Envoy: all ports are chosen by the kernel.
 func bootstrap(c Config, upstream string) (*bootstrapv3.Bootstrap, error) {
-	clusters := []*clusterv3.Cluster{cluster(upstreamCluster, upstream)}
+	clusters := []*clusterv3.Cluster{cluster(Upstream.Cluster(), upstream)}
 	for _, name := range slices.Sorted(maps.Keys(c.Clusters)) {
 		clusters = append(clusters, cluster(name, c.Clusters[name]))
 	}
@@ -212,7 +212,7 @@ func routes(name string) *routev3.RouteConfiguration {
 					"istio": {Fields: map[string]*structpb.Value{"config": structpb.NewStringValue(config)}},
 				}},
 				Action: &routev3.Route_Route{Route: &routev3.RouteAction{
-					ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: upstreamCluster},
+					ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: Upstream.Cluster()},
 				}},
 			}},
 		}},
@@ -220,14 +220,6 @@ func routes(name string) *routev3.RouteConfiguration {
 }
 
 func cluster(name, hostPort string) *clusterv3.Cluster {
-	host, port, err := net.SplitHostPort(hostPort)
-	if err != nil {
-		panic(err)
-	}
-	number, err := strconv.ParseUint(port, 10, 16)
-	if err != nil {
-		panic(err)
-	}
 	protocols := &upstreamv3.HttpProtocolOptions{
 		UpstreamProtocolOptions: &upstreamv3.HttpProtocolOptions_UseDownstreamProtocolConfig{
 			UseDownstreamProtocolConfig: &upstreamv3.HttpProtocolOptions_UseDownstreamHttpConfig{
@@ -242,16 +234,31 @@ func cluster(name, hostPort string) *clusterv3.Cluster {
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
 		LoadAssignment: &endpointv3.ClusterLoadAssignment{
 			ClusterName: name,
-			Endpoints: []*endpointv3.LocalityLbEndpoints{{LbEndpoints: []*endpointv3.LbEndpoint{{
-				HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{
-					Address: address(host, uint32(number)),
-				}},
-			}}}},
+			Endpoints:   endpoints(hostPort),
 		},
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{
 			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": packed(protocols),
 		},
 	}
+}
+
+func endpoints(hostPort string) []*endpointv3.LocalityLbEndpoints {
+	if hostPort == "" {
+		return nil
+	}
+	host, port, err := net.SplitHostPort(hostPort)
+	if err != nil {
+		panic(err)
+	}
+	number, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		panic(err)
+	}
+	return []*endpointv3.LocalityLbEndpoints{{LbEndpoints: []*endpointv3.LbEndpoint{{
+		HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{
+			Address: address(host, uint32(number)),
+		}},
+	}}}}
 }
 
 // http2 makes a cluster speak HTTP/2 whatever the client speaks.

@@ -33,7 +33,7 @@ type Config struct {
 	// Values are chains given as the value of a single slot, for what no parts lead to. Their runtime knows the sources
 	// of all Chains.
 	Values map[string]string
-	// Clusters are further upstreams, name to host:port, for plugins that call out. The cluster "upstream" is always there.
+	// Clusters are further upstreams, name to host:port, or to nothing for one without endpoints, for plugins that call out. That of Upstream is always there.
 	Clusters map[string]string
 	// HTTP2Clusters are the same, for what speaks HTTP/2 only, such as gRPC.
 	HTTP2Clusters map[string]string

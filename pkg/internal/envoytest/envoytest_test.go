@@ -86,11 +86,12 @@ func TestRefusedRequestDoesNotReachTheUpstream(t *testing.T) {
 }
 
 func TestLuaReachesTheUpstreamCluster(t *testing.T) {
-	gateway := Run(t, []part.Part{chunk(`return {request = function(handle)
-		local headers = handle:httpCall("upstream", {[":method"] = "GET", [":path"] = "/", [":authority"] = "a",
-			["echo-status"] = "204"}, "", 5000)
-		pdk.exit(handle, 200, {}, headers[":status"])
-	end}`)})
+	caller := chunk(`return {request = function(handle)
+		local answer = pdk.call(handle, "upstream", {headers = {["echo-status"] = "204"}})
+		pdk.exit(handle, 200, {}, tostring(answer.status))
+	end}`)
+	caller.Services = map[string]part.Service{"upstream": Upstream}
+	gateway := Run(t, []part.Part{caller})
 	if answer := gateway.Get(t, "/"); answer.Body != "204" {
 		t.Errorf("the answer is %+v", answer)
 	}

@@ -87,12 +87,12 @@ local function functions(chunk, config)
 end
 
 -- load_entry returns the functions of an entry, or nil, nil and what is wrong.
-local function load_entry(id, plugin, config, place)
+local function load_entry(id, plugin, config, place, services)
   local made, problem = factory(id)
   if not made then
     return nil, nil, problem
   end
-  setfenv(made, environment(plugin, place))
+  setfenv(made, environment(plugin, place, services))
   local ok, request, response = pcall(functions, made(), config or {})
   if not ok then
     return nil, nil, report.describe(request)
@@ -129,7 +129,7 @@ local function build(value, handle)
   local requests, responses = {}, {}
   for i, entry in ipairs(written) do
     local plugin, open = entry[2], entry[4] == true
-    local request, response, problem = load_entry(entry[1], plugin, entry[3], settings.slot .. "/" .. i .. "/")
+    local request, response, problem = load_entry(entry[1], plugin, entry[3], settings.slot .. "/" .. i .. "/", entry.services)
     if problem then
       report.log(handle, "error", plugin, "does not load" .. (open and ", skipped: " or ": ") .. problem)
       request = not open and refusal(plugin) or nil
@@ -158,7 +158,7 @@ local function remember(value, handle)
   if not chain then
     if not hardened then
       hardened = true
-      stream.chunks = harden()
+      stream.own = harden()
     end
     local ok
     ok, chain = pcall(build, value, handle)

@@ -59,6 +59,6 @@ function envoy_on_response(handle)
   end
   responding[handle] = nil
   if draining[handle] then
-    pcall(stream.drain, handle, stream.chunks)
+    pcall(stream.drain, handle, stream.own.bodyChunks)
   end
 end

@@ -5,7 +5,7 @@
 -- or object's insides.
 
 local modules = ...
-local report, stream = modules.report, modules.stream
+local call, report, stream = modules.call, modules.report, modules.stream
 local harmless = {
   _VERSION = _VERSION, assert = assert, error = error, ipairs = ipairs, next = next, pairs = pairs, pcall = pcall,
   print = print, rawequal = rawequal, rawget = rawget, rawset = rawset, select = select, setmetatable = setmetatable,
@@ -134,7 +134,7 @@ for name, f in next, modules.identity do
 end
 
 -- library makes an entry's pdk, with the functions that depend on whose they are.
-local function library(plugin, place)
+local function library(plugin, place, services)
   local out = copy(pdk)
 
   function out.save(handle, key, value)
@@ -155,6 +155,14 @@ local function library(plugin, place)
     return stream.pdk.fail(handle, ...)
   end
 
+  function out.call(handle, name, request)
+    return call.wait(handle, name, call.declared(services, name), request)
+  end
+
+  function out.send(handle, name, request)
+    return call.send(handle, name, call.declared(services, name), request)
+  end
+
   function out.log(handle, level, text)
     if not report.METHODS[level] then
       error("no log level: " .. report.describe(level), 2)
@@ -165,8 +173,9 @@ local function library(plugin, place)
   return out
 end
 
--- environment returns the globals of an entry. place is unique among the entries that one stream runs.
-local function environment(plugin, place)
+-- environment returns the globals of an entry. place is unique among the entries that one stream runs, services are those
+-- that it may call.
+local function environment(plugin, place, services)
   local globals = {}
   globals._G = globals
   return setmetatable(globals, {
@@ -175,7 +184,7 @@ local function environment(plugin, place)
       local value = harmless[name]
       if value == nil then
         if name == "pdk" then
-          value = library(plugin, place)
+          value = library(plugin, place, services)
         elseif libraries[name] then
           value = copy(libraries[name])
         else

@@ -134,6 +134,11 @@ local function is_grpc_type(content_type)
   return content_type ~= nil and sub(lower(content_type), 1, 16) == "application/grpc"
 end
 
+-- A response of such a type may never end, so that nothing may wait for its body.
+local function is_streaming(content_type)
+  return is_grpc_type(content_type) or content_type ~= nil and sub(lower(content_type), 1, 17) == "text/event-stream"
+end
+
 -- keep saves it for versions of Envoy whose response phase cannot read request headers.
 local function keep(handle)
   if handle.requestHeaders then
@@ -262,11 +267,12 @@ end
 
 -- replace puts an answer in the place of the upstream's. The headers come first: body() may yield, which ends them.
 local function replace(handle, status, headers, body)
-  local grpc = is_grpc_type(pdk.header(handle, "content-type"))
+  local streaming = is_streaming(pdk.header(handle, "content-type"))
   replace_headers(handle, status, headers)
   if is_head(handle) then
     handle:headers():remove("content-length")
-  elseif grpc then
+  elseif streaming then
+    handle:headers():remove("content-length")
     draining[handle] = true
   elseif has_body(status) then
     handle:body(true):setBytes(body)
@@ -313,6 +319,6 @@ function pdk.fail(handle, status, message, options)
 end
 
 return {
-  pdk = pdk, keep = keep, drain = drain, answers = answers, responding = responding, draining = draining, values = values,
+  pdk = pdk, checked_headers = checked_headers, is_streaming = is_streaming, keep = keep, drain = drain, answers = answers, responding = responding, draining = draining, values = values,
   STOP = STOP, SAVED = SAVED,
 }
