@@ -29,6 +29,7 @@ var accepted = []verdict{
 	{name: "Lua in the object", kind: "Plugin", spec: "{lua: {inline: 'return {}'}}"},
 	{name: "Lua of the greatest length", kind: "Plugin", spec: "{lua: {inline: " + long(131072) + "}}"},
 	{name: "Lua in a ConfigMap", kind: "Plugin", spec: "{lua: {configMapRef: {name: a, key: a.lua}}}"},
+	{name: "Lua that calls services", kind: "Plugin", spec: "{lua: {inline: x, services: [{name: a, host: a, port: 1}, {name: A_1-b, host: a.test, port: 65535}]}}"},
 	{name: "Wasm with all fields", kind: "Plugin", spec: "{wasm: {url: 'oci://r/a:1', sha256: " + strings.Repeat("0a", 32) + ", imagePullPolicy: Always, imagePullSecret: s, pluginName: p, " +
 		"failStrategy: FAIL_RELOAD, vmConfig: {env: [{name: A, value: b}, {name: B, valueFrom: HOST}, {name: C, valueFrom: INLINE, value: c}]}}}"},
 	{name: "a pull secret with an image without scheme", kind: "Plugin", spec: "{wasm: {url: 'registry/a:1', imagePullSecret: s}}"},
@@ -67,6 +68,12 @@ var refused = []verdict{
 	{"a long source", "Plugin", "{lua: {inline: " + long(131073) + "}}", []string{"spec.lua.inline: Too long: may not be more than 131072 bytes"}},
 	{"a ConfigMap without a key", "Plugin", "{lua: {configMapRef: {name: a}}}", []string{"spec.lua.configMapRef.key: Required value"}},
 	{"a ConfigMap without a name", "Plugin", "{lua: {configMapRef: {key: a}}}", []string{"spec.lua.configMapRef.name: Required value"}},
+
+	{"a service without a port", "Plugin", "{lua: {inline: x, services: [{name: a, host: a}]}}", []string{"spec.lua.services[0].port: Required value"}},
+	{"a service without a name", "Plugin", "{lua: {inline: x, services: [{host: a, port: 1}]}}", []string{"spec.lua.services[0].name: Required value"}},
+	{"two services of one name", "Plugin", "{lua: {inline: x, services: [{name: a, host: a, port: 1}, {name: a, host: b, port: 1}]}}", []string{`spec.lua.services[1]: Duplicate value: {"name":"a"}`}},
+	{"many services", "Plugin", "{lua: {inline: x, services: " + many(17, "{host: a, port: 1, name: ", "}") + "}}", []string{"spec.lua.services: Too many: 17: must have at most 16 items"}},
+	{"a service with a blank", "Plugin", "{lua: {inline: x, services: [{name: a b, host: a, port: 1}]}}", []string{`spec.lua.services[0].name: Invalid value: "a b": spec.lua.services[0].name in body should match '^[A-Za-z0-9]([-_A-Za-z0-9]*[A-Za-z0-9])?$'`}},
 
 	{"Wasm without a url", "Plugin", "{wasm: {}}", []string{"spec.wasm.url: Required value"}},
 	{"a pull secret with https", "Plugin", "{wasm: {url: 'https://a', imagePullSecret: s}}", []string{"spec.wasm: Invalid value: imagePullSecret needs an oci:// url"}},

@@ -23,11 +23,12 @@ var arrows = map[string][]string{
 	"pkg/publickey":       {},
 	"pkg/lua":             {"pkg/config", "pkg/part"},
 	"pkg/catalog/builtin": {"pkg/config", "pkg/finding", "pkg/part"},
+	"pkg/catalog/callout": {"pkg/catalog/builtin", "pkg/config", "pkg/part"},
 	"pkg/consumer":        {"pkg/apis/plugins/v1alpha1", "pkg/catalog/builtin", "pkg/finding", "pkg/publickey", "pkg/snapshot"},
 	"pkg/registry":        {"pkg/catalog/builtin", "pkg/snapshot"},
 	"pkg/topology":        {"pkg/finding", "pkg/snapshot"},
 	"pkg/resolve":         {"pkg/annotation", "pkg/apis/plugins/v1alpha1", "pkg/config", "pkg/finding", "pkg/snapshot"},
-	"pkg/mechanism":       {"pkg/apis/plugins/v1alpha1", "pkg/catalog/builtin", "pkg/config", "pkg/envoy", "pkg/finding", "pkg/lua", "pkg/part"},
+	"pkg/mechanism":       {"pkg/apis/plugins/v1alpha1", "pkg/catalog/builtin", "pkg/catalog/callout", "pkg/config", "pkg/envoy", "pkg/finding", "pkg/lua", "pkg/part"},
 	"pkg/dispatch":        {"pkg/envoy", "pkg/internal/memo", "pkg/lua", "pkg/part"},
 	"pkg/emit":            {"pkg/dispatch", "pkg/internal/memo", "pkg/lua", "pkg/snapshot", "pkg/topology"},
 	"pkg/compile": {

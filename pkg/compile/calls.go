@@ -8,14 +8,19 @@ import (
 	"github.com/istio-plugins/istio-plugins/pkg/part"
 )
 
-// calls are the hosts of the services that filters of bindings call, sorted.
+// calls are the hosts of the services that bindings call, sorted.
 func calls(bindings []*dispatch.Binding) []string {
 	hosts := map[string]bool{}
 	of := func(r dispatch.Run) {
 		for _, p := range r.Parts {
-			if n, ok := p.Part.(part.Native); ok {
-				for _, host := range n.Services {
+			switch p := p.Part.(type) {
+			case part.Native:
+				for _, host := range p.Services {
 					hosts[host] = true
+				}
+			case part.Lua:
+				for _, s := range p.Services {
+					hosts[s.Host] = true
 				}
 			}
 		}

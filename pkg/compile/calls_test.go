@@ -68,3 +68,68 @@ spec: {ports: [{port: 80, name: `
 		}
 	}
 }
+
+// The services that Lua plugins declare are kept in gateways, and one that is not there makes only its users unavailable.
+func TestLuaCalls(t *testing.T) {
+	const text = `
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: public, namespace: istio-system}
+spec:
+  selector: {istio: ingressgateway}
+  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*']}]
+---
+apiVersion: plugins.istio.io/v1alpha1
+kind: Plugin
+metadata: {name: stock, namespace: shop}
+spec:
+  lua:
+    inline: return {}
+    services: [{name: stock, host: stock, port: 80}, {name: web, host: Web.test, port: 443}]
+---
+apiVersion: plugins.istio.io/v1alpha1
+kind: Plugin
+metadata: {name: gone, namespace: shop}
+spec:
+  lua:
+    inline: return {}
+    services: [{name: stock, host: stock, port: 80}, {name: gone, host: gone.test, port: 80}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a, namespace: shop, annotations: {istio.io/plugins: "[{name: stock, routes: [a]}, {name: gone, routes: [b]}]"}}
+spec:
+  hosts: [a.test]
+  gateways: [istio-system/public]
+  http:
+  - {name: a, match: [{uri: {prefix: /a}}], route: [{destination: {host: shop}}]}
+  - {name: b, route: [{destination: {host: shop}}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: stock, namespace: shop}
+spec: {ports: [{port: 80}]}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: web, namespace: other}
+spec: {hosts: [web.test], ports: [{number: 443, name: https, protocol: HTTPS}]}
+`
+	s, err := files.Load(snapshot.Options{}, "", []string{files.Stdin}, strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := Compile(s)
+	if len(r.Findings) != 1 || r.Findings[0].Reason != finding.RefNotFound || r.Findings[0].Place != "spec.lua.services[1]" || !strings.Contains(r.Findings[0].Traffic, "virtualservice/shop/a:b") {
+		t.Errorf("%+v", r.Findings)
+	}
+	var kept []string
+	for _, o := range r.Objects {
+		if hosts := o.EnvoyFilter.Annotations["envoyfilter.istio.io/referenced-services"]; hosts != "" {
+			kept = append(kept, hosts)
+		}
+	}
+	if got := strings.Join(kept, " "); got != "stock.shop.svc.cluster.local,web.test" {
+		t.Errorf("kept are %q", got)
+	}
+}

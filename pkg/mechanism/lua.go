@@ -2,7 +2,10 @@ package mechanism
 
 import (
 	"fmt"
+	"strings"
 
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/callout"
 	"github.com/istio-plugins/istio-plugins/pkg/finding"
 	"github.com/istio-plugins/istio-plugins/pkg/lua"
 	"github.com/istio-plugins/istio-plugins/pkg/part"
@@ -37,7 +40,23 @@ func (luaMechanism) build(w *World, u Use) ([]part.Part, []Problem) {
 	if err := lua.CheckSyntax(source); err != nil {
 		return nil, []Problem{{Reason: finding.InvalidLua, Spec: place, Message: err.Error()}}
 	}
-	return []part.Part{part.Lua{Plugin: u.Name, Source: source, Config: u.Config, FailOpen: u.failOpen()}}, nil
+	services, problems := luaServices(w, u)
+	return []part.Part{part.Lua{Plugin: u.Name, Source: source, Config: u.Config, FailOpen: u.failOpen(), Services: services}}, problems
+}
+
+// luaServices finds the services that a plugin declares.
+func luaServices(w *World, u Use) (map[string]part.Service, []Problem) {
+	var problems []Problem
+	services := make(map[string]part.Service, len(u.Spec.Lua.Services))
+	for i, s := range u.Spec.Lua.Services {
+		found, wrong := callout.Find(builtin.Use{Home: u.Namespace, Services: w.services()}, callout.Service{Host: s.Host, Port: uint32(s.Port)}, false)
+		services[s.Name] = found
+		for _, p := range ofConfig(wrong) {
+			p.InConfig, p.Spec = false, fmt.Sprintf("spec.lua.services[%d]", i)+strings.TrimPrefix(p.Config, "service")
+			problems = append(problems, p)
+		}
+	}
+	return services, problems
 }
 
 // maxLua is the limit of spec.lua.inline; a ConfigMap could hold more than fits into a gateway's runtime.

@@ -2,6 +2,8 @@ package mechanism_test
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -33,6 +35,14 @@ func TestBuild(t *testing.T) {
 	wasm := func(w pluginsv1alpha1.WasmPlugin) spec { return spec{Wasm: &w} }
 	ref := func(name, key string) *pluginsv1alpha1.KeyRef { return &pluginsv1alpha1.KeyRef{Name: name, Key: key} }
 
+	luaCalls := func(ports ...pluginsv1alpha1.ServicePort) spec {
+		l := pluginsv1alpha1.LuaPlugin{Inline: "return {}"}
+		for i, p := range ports {
+			l.Services = append(l.Services, pluginsv1alpha1.LuaService{Name: fmt.Sprint("s", i), ServicePort: p})
+		}
+		return spec{Lua: &l}
+	}
+
 	authz := pluginsv1alpha1.ServicePort{Host: "authz.test", Port: 81}
 
 	tests := map[string]struct {
@@ -41,35 +51,38 @@ func TestBuild(t *testing.T) {
 		parts  string // their types
 		want   string // the first problem: reason place message
 	}{
-		"nothing":                    {spec: spec{}, want: "InvalidPlugin spec exactly one of"},
-		"two kinds":                  {spec: spec{Builtin: "cors", Lua: &pluginsv1alpha1.LuaPlugin{Inline: "x"}}, want: "not builtin and lua"},
-		"a built-in":                 {spec: spec{Builtin: "correlation-id"}, parts: "Lua"},
-		"no such built-in":           {spec: spec{Builtin: "korrelation"}, want: "InvalidPlugin spec.builtin there is no built-in"},
-		"a wrong config":             {spec: spec{Builtin: "correlation-id"}, config: `{"header_nam": "x"}`, want: `InvalidConfig config:header_nam unknown field, did you mean "header_name"?`},
-		"Lua":                        {spec: lua(pluginsv1alpha1.LuaPlugin{Inline: "return {}"}), parts: "Lua"},
-		"Lua that does not parse":    {spec: lua(pluginsv1alpha1.LuaPlugin{Inline: "return {"}), want: "InvalidLua spec.lua.inline"},
-		"Lua in a ConfigMap":         {spec: lua(pluginsv1alpha1.LuaPlugin{ConfigMapRef: ref("code", "a.lua")}), parts: "Lua"},
-		"no such ConfigMap":          {spec: lua(pluginsv1alpha1.LuaPlugin{ConfigMapRef: ref("gone", "a.lua")}), want: "RefNotFound spec.lua.configMapRef there is no ConfigMap shop/gone"},
-		"no such key":                {spec: lua(pluginsv1alpha1.LuaPlugin{ConfigMapRef: ref("code", "b.lua")}), want: `RefNotFound spec.lua.configMapRef ConfigMap shop/code has no key "b.lua"`},
-		"an empty source":            {spec: lua(pluginsv1alpha1.LuaPlugin{ConfigMapRef: ref("code", "empty")}), want: "the source is empty"},
-		"an Envoy filter":            {spec: spec{Envoy: envoySpec(buffer)}, parts: "Native stateless"},
-		"its config is merged":       {spec: spec{Envoy: envoySpec(buffer)}, config: `{"max_request_bytes": 20}`, parts: "Native stateless"},
-		"its type stays":             {spec: spec{Envoy: envoySpec(buffer)}, config: `{"@type": "x"}`, want: "InvalidConfig config:@type"},
-		"an Envoy filter with state": {spec: spec{Envoy: envoySpec(`{"@type": "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit", "stat_prefix": "a"}`)}, parts: "Native per attachment"},
-		"a bad merged config":        {spec: spec{Envoy: envoySpec(buffer)}, config: `{"max_request_bytes": "x"}`, want: "InvalidEnvoyConfig spec.envoy.typedConfig"},
-		"a service that is asked":    {spec: spec{ExtAuth: &pluginsv1alpha1.ExtAuthPlugin{Service: authz}}, parts: "Lua, Native stateless, Native stateless"},
-		"a service that processes":   {spec: spec{ExtProc: &pluginsv1alpha1.ExtProcPlugin{Service: authz}}, config: `{"message_timeout": "1s"}`, parts: "Lua, Native stateless, Native stateless"},
-		"a service that stays":       {spec: spec{ExtAuth: &pluginsv1alpha1.ExtAuthPlugin{Service: authz}}, config: `{"service": {"host": "x"}}`, want: "InvalidConfig config:service is set by spec.extAuth and cannot be changed by config"},
-		"a protocol that stays":      {spec: spec{ExtAuth: &pluginsv1alpha1.ExtAuthPlugin{Service: authz}}, config: `{"protocol": "http"}`, want: "InvalidConfig config:protocol is set by spec.extAuth"},
-		"no such service":            {spec: spec{ExtProc: &pluginsv1alpha1.ExtProcPlugin{Service: pluginsv1alpha1.ServicePort{Host: "gone", Port: 1}}}, want: "RefNotFound spec.extProc.service there is no Service shop/gone"},
-		"an unknown field for one":   {spec: spec{ExtAuth: &pluginsv1alpha1.ExtAuthPlugin{Service: authz}}, config: `{"timout": "1s"}`, want: `InvalidConfig config:timout unknown field, did you mean "timeout"?`},
-		"Wasm":                       {spec: wasm(pluginsv1alpha1.WasmPlugin{URL: "oci://registry.test/a:1"}), parts: "Wasm oci://registry.test/a:1 FAIL_CLOSE"},
-		"Wasm without a scheme":      {spec: wasm(pluginsv1alpha1.WasmPlugin{URL: "registry.test/a:1"}), parts: "Wasm oci://registry.test/a:1 FAIL_CLOSE"},
-		"Wasm that may fail":         {spec: spec{FailurePolicy: "FailOpen", Wasm: &pluginsv1alpha1.WasmPlugin{URL: "https://a.test/a"}}, parts: "Wasm https://a.test/a FAIL_OPEN"},
-		"Wasm by ftp":                {spec: wasm(pluginsv1alpha1.WasmPlugin{URL: "ftp://a/b"}), want: `InvalidPlugin spec.wasm.url scheme "ftp"`},
-		"a relative file":            {spec: wasm(pluginsv1alpha1.WasmPlugin{URL: "file://a/b"}), want: "file:///absolute/path"},
-		"no host":                    {spec: wasm(pluginsv1alpha1.WasmPlugin{URL: "https:///b"}), want: "has no host"},
-		"a pull secret for a file":   {spec: wasm(pluginsv1alpha1.WasmPlugin{URL: "file:///a", ImagePullSecret: "s"}), want: "a pull secret needs an oci:// url"},
+		"nothing":                     {spec: spec{}, want: "InvalidPlugin spec exactly one of"},
+		"two kinds":                   {spec: spec{Builtin: "cors", Lua: &pluginsv1alpha1.LuaPlugin{Inline: "x"}}, want: "not builtin and lua"},
+		"a built-in":                  {spec: spec{Builtin: "correlation-id"}, parts: "Lua"},
+		"no such built-in":            {spec: spec{Builtin: "korrelation"}, want: "InvalidPlugin spec.builtin there is no built-in"},
+		"a wrong config":              {spec: spec{Builtin: "correlation-id"}, config: `{"header_nam": "x"}`, want: `InvalidConfig config:header_nam unknown field, did you mean "header_name"?`},
+		"Lua":                         {spec: lua(pluginsv1alpha1.LuaPlugin{Inline: "return {}"}), parts: "Lua"},
+		"Lua that does not parse":     {spec: lua(pluginsv1alpha1.LuaPlugin{Inline: "return {"}), want: "InvalidLua spec.lua.inline"},
+		"Lua in a ConfigMap":          {spec: lua(pluginsv1alpha1.LuaPlugin{ConfigMapRef: ref("code", "a.lua")}), parts: "Lua"},
+		"no such ConfigMap":           {spec: lua(pluginsv1alpha1.LuaPlugin{ConfigMapRef: ref("gone", "a.lua")}), want: "RefNotFound spec.lua.configMapRef there is no ConfigMap shop/gone"},
+		"no such key":                 {spec: lua(pluginsv1alpha1.LuaPlugin{ConfigMapRef: ref("code", "b.lua")}), want: `RefNotFound spec.lua.configMapRef ConfigMap shop/code has no key "b.lua"`},
+		"an empty source":             {spec: lua(pluginsv1alpha1.LuaPlugin{ConfigMapRef: ref("code", "empty")}), want: "the source is empty"},
+		"an Envoy filter":             {spec: spec{Envoy: envoySpec(buffer)}, parts: "Native stateless"},
+		"its config is merged":        {spec: spec{Envoy: envoySpec(buffer)}, config: `{"max_request_bytes": 20}`, parts: "Native stateless"},
+		"its type stays":              {spec: spec{Envoy: envoySpec(buffer)}, config: `{"@type": "x"}`, want: "InvalidConfig config:@type"},
+		"an Envoy filter with state":  {spec: spec{Envoy: envoySpec(`{"@type": "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit", "stat_prefix": "a"}`)}, parts: "Native per attachment"},
+		"a bad merged config":         {spec: spec{Envoy: envoySpec(buffer)}, config: `{"max_request_bytes": "x"}`, want: "InvalidEnvoyConfig spec.envoy.typedConfig"},
+		"a service that is asked":     {spec: spec{ExtAuth: &pluginsv1alpha1.ExtAuthPlugin{Service: authz}}, parts: "Lua, Native stateless, Native stateless"},
+		"a service that processes":    {spec: spec{ExtProc: &pluginsv1alpha1.ExtProcPlugin{Service: authz}}, config: `{"message_timeout": "1s"}`, parts: "Lua, Native stateless, Native stateless"},
+		"a service that stays":        {spec: spec{ExtAuth: &pluginsv1alpha1.ExtAuthPlugin{Service: authz}}, config: `{"service": {"host": "x"}}`, want: "InvalidConfig config:service is set by spec.extAuth and cannot be changed by config"},
+		"a protocol that stays":       {spec: spec{ExtAuth: &pluginsv1alpha1.ExtAuthPlugin{Service: authz}}, config: `{"protocol": "http"}`, want: "InvalidConfig config:protocol is set by spec.extAuth"},
+		"no such service":             {spec: spec{ExtProc: &pluginsv1alpha1.ExtProcPlugin{Service: pluginsv1alpha1.ServicePort{Host: "gone", Port: 1}}}, want: "RefNotFound spec.extProc.service there is no Service shop/gone"},
+		"an unknown field for one":    {spec: spec{ExtAuth: &pluginsv1alpha1.ExtAuthPlugin{Service: authz}}, config: `{"timout": "1s"}`, want: `InvalidConfig config:timout unknown field, did you mean "timeout"?`},
+		"Lua that calls":              {spec: luaCalls(authz), parts: "Lua outbound|81||authz.test"},
+		"Lua that calls nothing":      {spec: luaCalls(authz, pluginsv1alpha1.ServicePort{Host: "gone", Port: 1}), want: "RefNotFound spec.lua.services[1] there is no Service shop/gone"},
+		"Lua that calls another port": {spec: luaCalls(pluginsv1alpha1.ServicePort{Host: "authz.test", Port: 1}), want: "RefNotFound spec.lua.services[0] ServiceEntry / has no port 1"},
+		"Wasm":                        {spec: wasm(pluginsv1alpha1.WasmPlugin{URL: "oci://registry.test/a:1"}), parts: "Wasm oci://registry.test/a:1 FAIL_CLOSE"},
+		"Wasm without a scheme":       {spec: wasm(pluginsv1alpha1.WasmPlugin{URL: "registry.test/a:1"}), parts: "Wasm oci://registry.test/a:1 FAIL_CLOSE"},
+		"Wasm that may fail":          {spec: spec{FailurePolicy: "FailOpen", Wasm: &pluginsv1alpha1.WasmPlugin{URL: "https://a.test/a"}}, parts: "Wasm https://a.test/a FAIL_OPEN"},
+		"Wasm by ftp":                 {spec: wasm(pluginsv1alpha1.WasmPlugin{URL: "ftp://a/b"}), want: `InvalidPlugin spec.wasm.url scheme "ftp"`},
+		"a relative file":             {spec: wasm(pluginsv1alpha1.WasmPlugin{URL: "file://a/b"}), want: "file:///absolute/path"},
+		"no host":                     {spec: wasm(pluginsv1alpha1.WasmPlugin{URL: "https:///b"}), want: "has no host"},
+		"a pull secret for a file":    {spec: wasm(pluginsv1alpha1.WasmPlugin{URL: "file:///a", ImagePullSecret: "s"}), want: "a pull secret needs an oci:// url"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -107,7 +120,11 @@ func kind(p part.Part) string {
 		if p.SourceID == "" {
 			return "Lua without the source's name"
 		}
-		return "Lua"
+		text := "Lua"
+		for _, name := range slices.Sorted(maps.Keys(p.Services)) {
+			text += " " + p.Services[name].Cluster()
+		}
+		return text
 	case part.Native:
 		return map[part.State]string{part.Stateless: "Native stateless", part.PerAttachment: "Native per attachment", part.PerPlugin: "Native per plugin"}[p.State]
 	case part.Wasm:

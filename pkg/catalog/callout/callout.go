@@ -30,11 +30,17 @@ type Service struct {
 	Port uint32 `json:"port"`
 }
 
-// Cluster is istiod's cluster for a service. What a gateway may not know of it is a warning: it is refused there.
+// Cluster is istiod's cluster for a service.
 func Cluster(use builtin.Use, s Service, grpc bool) (string, []builtin.Problem) {
+	found, problems := Find(use, s, grpc)
+	return found.Cluster(), problems
+}
+
+// Find finds a service. What a gateway may not know of it is a warning: it is refused there.
+func Find(use builtin.Use, s Service, grpc bool) (part.Service, []builtin.Problem) {
 	found := use.Services.Find(use.Home, s.Host, s.Port)
 	if found.Missing != "" {
-		return "", []builtin.Problem{{Path: "service", Message: found.Missing, Missing: true}}
+		return part.Service{}, []builtin.Problem{{Path: "service", Message: found.Missing, Missing: true}}
 	}
 	var problems []builtin.Problem
 	if grpc && !found.HTTP2 {
@@ -45,7 +51,7 @@ func Cluster(use builtin.Use, s Service, grpc bool) (string, []builtin.Problem) 
 		problems = append(problems, builtin.Problem{Path: "service.host", Warning: true,
 			Message: fmt.Sprintf("%s is exported to these namespaces only: %s; gateways elsewhere cannot ask it", found.Host, found.ExportedTo)})
 	}
-	return fmt.Sprintf("outbound|%d||%s", s.Port, found.Host), problems
+	return part.Service{Host: found.Host, Port: s.Port}, problems
 }
 
 // GRPC is the service of a cluster.

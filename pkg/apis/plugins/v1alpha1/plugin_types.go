@@ -221,6 +221,18 @@ const (
 //	  request = function(handle) handle:headers():add("x-hello", config.who) end,
 //	}
 //
+// It may ask services, which it declares:
+//
+//	inline: |
+//	  return {
+//	    request = function(handle)
+//	      local answer = pdk.call(handle, "stock", {path = "/of/" .. pdk.header(handle, "x-article")})
+//	      if answer.status == 404 then pdk.fail(handle, 404, "no such article") end
+//	    end,
+//	  }
+//	services:
+//	- {name: stock, host: stock.shop, port: 8080}
+//
 // +kubebuilder:validation:XValidation:rule="has(self.inline) != has(self.configMapRef)",message="exactly one of inline and configMapRef must be set"
 type LuaPlugin struct {
 	// Inline is the source itself, at most 128 KiB.
@@ -231,6 +243,23 @@ type LuaPlugin struct {
 	// ConfigMapRef is a key of a ConfigMap in the Plugin's namespace that holds the source.
 	// +optional
 	ConfigMapRef *KeyRef `json:"configMapRef,omitempty"`
+	// Services that the plugin may call, with pdk.call and pdk.send, and no others. Entries of annotations cannot change
+	// them. One that does not exist makes the plugin invalid.
+	// +optional
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=map
+	// +listMapKey=name
+	Services []LuaService `json:"services,omitempty"`
+}
+
+// LuaService is a service that a Lua plugin may call.
+type LuaService struct {
+	// Name by which the plugin calls it.
+	// +required
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9]([-_A-Za-z0-9]*[A-Za-z0-9])?$`
+	Name        string `json:"name"`
+	ServicePort `json:",inline"`
 }
 
 // KeyRef names a key of a ConfigMap or Secret.
