@@ -1,8 +1,9 @@
--- A script for wrk: requests to each of the hosts of a file in turn, and in the end what became of them as one line.
+-- A script for wrk: sends each of the requests of a file in turn, which are separated by zero bytes, and prints in the end
+-- what became of them as one line.
 function init(args)
   requests = {}
-  for host in io.lines(args[1]) do
-    requests[#requests + 1] = wrk.format("GET", "/", {Host = host})
+  for request in io.open(args[1]):read("*a"):gmatch("%Z+") do
+    requests[#requests + 1] = request
   end
   at = 0
 end

@@ -34,8 +34,9 @@ type requestCase struct {
 // loaded is a gateway under load.
 type loaded struct {
 	*envoy
-	port      int
-	hostsFile string
+	port int
+	// script is wrk's, and requests the file with what it sends.
+	script, requests string
 }
 
 func requestCases() []requestCase {
@@ -60,8 +61,8 @@ func measureRequests(ctx context.Context, s setup) error {
 	if s.short {
 		rounds, seconds = 5, 1
 	}
-	script := filepath.Join(s.dir, "load.lua")
-	if err := os.WriteFile(script, []byte(loadScript), 0o600); err != nil {
+	script, err := writeScript(s)
+	if err != nil {
 		return err
 	}
 	return test.Wrap(func(t test.Failer) {
@@ -69,12 +70,12 @@ func measureRequests(ctx context.Context, s setup) error {
 		gateways := make([]loaded, len(cases))
 		for i := range cases {
 			cases[i].world.routes, cases[i].world.port = 1000, loopback.Port()
-			gateways[i] = startLoaded(ctx, t, s, cases[i])
+			gateways[i] = startLoaded(ctx, t, s, cases[i], script)
 		}
 		cost := make([][]float64, len(cases))
 		for range rounds {
 			for i, g := range gateways {
-				c, err := g.load(ctx, script, seconds)
+				c, err := g.load(ctx, seconds)
 				if err != nil {
 					t.Fatalf("%s: %v", cases[i].name, err)
 				}
@@ -102,7 +103,12 @@ func requestTable(s setup, cases []requestCase, cost [][]float64, seconds int) *
 	return out
 }
 
-func startLoaded(ctx context.Context, t test.Failer, s setup, c requestCase) loaded {
+func writeScript(s setup) (string, error) {
+	script := filepath.Join(s.dir, "load.lua")
+	return script, os.WriteFile(script, []byte(loadScript), 0o600)
+}
+
+func startLoaded(ctx context.Context, t test.Failer, s setup, c requestCase, script string) loaded {
 	e, err := startEnvoy(ctx, s, startIstiod(t, c.world))
 	if err != nil {
 		t.Fatal(err)
@@ -116,11 +122,21 @@ func startLoaded(ctx context.Context, t test.Failer, s setup, c requestCase) loa
 	if c.plain {
 		hosts = plain
 	}
-	file := filepath.Join(s.dir, fmt.Sprintf("hosts-%d", c.world.port))
-	if err := os.WriteFile(file, []byte(strings.Join(hosts, "\n")+"\n"), 0o600); err != nil {
+	requests := make([]string, len(hosts))
+	for i, host := range hosts {
+		requests[i] = request{}.wire(host)
+	}
+	l := loaded{envoy: e, port: c.world.port, script: script}
+	if err := l.prepare(s, "requests", requests); err != nil {
 		t.Fatal(err)
 	}
-	return loaded{envoy: e, port: c.world.port, hostsFile: file}
+	return l
+}
+
+// prepare writes the requests, to a file of this name and the port's.
+func (l *loaded) prepare(s setup, name string, requests []string) error {
+	l.requests = filepath.Join(s.dir, fmt.Sprintf("%s-%d", name, l.port))
+	return os.WriteFile(l.requests, []byte(strings.Join(requests, "\x00")), 0o600)
 }
 
 // checkChain fails unless the gateway took all of its configuration, and each step of the chain has run on a request.
@@ -150,13 +166,13 @@ func checkChain(ctx context.Context, e *envoy, w world) error {
 }
 
 // load is the CPU time of a request in microseconds.
-func (l loaded) load(ctx context.Context, script string, seconds int) (float64, error) {
+func (l loaded) load(ctx context.Context, seconds int) (float64, error) {
 	before, err := l.cpu()
 	if err != nil {
 		return 0, err
 	}
-	cmd := exec.CommandContext(ctx, "wrk", "-t", "1", "-c", connections, "-d", fmt.Sprintf("%ds", seconds), "-s", script,
-		"http://"+loopback.Address(l.port), "--", l.hostsFile)
+	cmd := exec.CommandContext(ctx, "wrk", "-t", "1", "-c", connections, "-d", fmt.Sprintf("%ds", seconds), "-s", l.script,
+		"http://"+loopback.Address(l.port), "--", l.requests)
 	text, err := cmd.CombinedOutput()
 	if err != nil {
 		return 0, fmt.Errorf("wrk: %w: %s", err, text)

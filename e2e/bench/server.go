@@ -13,6 +13,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/wrapperspb"
 	"istio.io/istio/pilot/test/xds"
+	"istio.io/istio/pkg/config"
 	"istio.io/istio/pkg/config/mesh"
 	"istio.io/istio/pkg/security"
 	"istio.io/istio/pkg/test"
@@ -32,6 +33,11 @@ func startIstiod(t test.Failer, w world) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return serve(t, configs, secrets)
+}
+
+// serve is startIstiod with the objects themselves.
+func serve(t test.Failer, configs []config.Config, secrets []runtime.Object) string {
 	m := mesh.DefaultMeshConfig()
 	// With it, an Envoy without Istio's agent waits for certificates for ever.
 	m.EnableAutoMtls = wrapperspb.Bool(false)

@@ -37,13 +37,22 @@ func median[T float64 | time.Duration](values []T) T {
 	return (sorted[n/2-1] + sorted[n/2]) / 2
 }
 
-// ratios are the quotients of two variants, round by round: what was slow for both in a round does not show.
-func ratios[T float64 | time.Duration](values, to []T) float64 {
-	quotients := make([]float64, len(values))
+// quotients of two variants, round by round: what was slow for both in a round does not show.
+func quotients[T float64 | time.Duration](values, to []T) []float64 {
+	out := make([]float64, len(values))
 	for i := range values {
-		quotients[i] = float64(values[i]) / float64(to[i])
+		out[i] = float64(values[i]) / float64(to[i])
 	}
-	return median(quotients)
+	return out
+}
+
+// ratios is their median.
+func ratios[T float64 | time.Duration](values, to []T) float64 { return median(quotients(values, to)) }
+
+// spread is their median, with the lowest and the highest.
+func spread(values, to []float64) string {
+	q := quotients(values, to)
+	return fmt.Sprintf("%s (%.2f to %.2f)", times(median(q)), slices.Min(q), slices.Max(q))
 }
 
 func milliseconds(d time.Duration) string {

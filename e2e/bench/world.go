@@ -151,9 +151,14 @@ func (w world) generated(services []*networkingv1.VirtualService) ([]config.Conf
 		// What is emitted for one server holds everything, and is no other for more servers but for their own tables.
 		g.Spec.Servers = []*networking.Server{w.plainServer()}
 	}
-	r := compile.Compile(&snapshot.Snapshot{
+	return generate(&snapshot.Snapshot{
 		Gateways: []*networkingv1.Gateway{g}, VirtualServices: services, ClusterPlugins: plugins(w.chain),
 	})
+}
+
+// generate compiles a snapshot in which nothing is wrong, to objects as istiod holds them.
+func generate(s *snapshot.Snapshot) ([]config.Config, error) {
+	r := compile.Compile(s)
 	if len(r.Findings) > 0 {
 		return nil, fmt.Errorf("the compilation has %d findings, the first is: %s", len(r.Findings), r.Findings[0])
 	}
