@@ -3,8 +3,11 @@
 package callout
 
 import (
+	"cmp"
 	_ "embed"
+	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -52,6 +55,23 @@ func Find(use builtin.Use, s Service, grpc bool) (part.Service, []builtin.Proble
 			Message: fmt.Sprintf("%s is exported to these namespaces only: %s; gateways elsewhere cannot ask it", found.Host, found.ExportedTo)})
 	}
 	return part.Service{Host: found.Host, Port: s.Port}, problems
+}
+
+// URI returns a URL as Envoy sends it, and the service that it names.
+func URI(text string) (string, Service, error) {
+	u, err := url.Parse(text)
+	if err != nil || u.Hostname() == "" {
+		return "", Service{}, errors.New("is no URL such as https://login.example.com/keys")
+	}
+	if u.User != nil {
+		return "", Service{}, errors.New("has a username, which would not be sent")
+	}
+	port := cmp.Or(u.Port(), map[string]string{"http": "80", "https": "443"}[u.Scheme])
+	number, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || number == 0 {
+		return "", Service{}, fmt.Errorf("has the port %s, which is not between 1 and 65535", port)
+	}
+	return u.Scheme + "://" + u.Host + u.RequestURI(), Service{Host: u.Hostname(), Port: uint32(number)}, nil
 }
 
 // GRPC is the service of a cluster.

@@ -1,11 +1,6 @@
 package jwt
 
 import (
-	"cmp"
-	"errors"
-	"fmt"
-	"net/url"
-	"strconv"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -48,7 +43,7 @@ func (s issuer) remote(use builtin.Use, path string) (*jwtauthnv3.RemoteJwks, []
 	keep, problems := callout.Duration(path+".cache_duration", s.CacheDuration, "1s", "24h")
 	timeout, wrong := callout.Timeout(path+".timeout", s.Timeout)
 	problems = append(problems, wrong...)
-	uri, service, err := readURI(s.JWKSURI)
+	uri, service, err := callout.URI(s.JWKSURI)
 	if err != nil {
 		return nil, append(problems, builtin.Problem{Path: path + ".jwks_uri", Message: err.Error()})
 	}
@@ -67,21 +62,4 @@ func (s issuer) remote(use builtin.Use, path string) (*jwtauthnv3.RemoteJwks, []
 		// A listener that waited for a first answer would make every route wait for it.
 		AsyncFetch: &jwtauthnv3.JwksAsyncFetch{FastListener: true, FailedRefetchDuration: durationpb.New(retry)},
 	}, problems
-}
-
-// readURI returns a URL as Envoy sends it, and the service that it names.
-func readURI(text string) (string, callout.Service, error) {
-	u, err := url.Parse(text)
-	if err != nil || u.Hostname() == "" {
-		return "", callout.Service{}, errors.New("is no URL such as https://login.example.com/keys")
-	}
-	if u.User != nil {
-		return "", callout.Service{}, errors.New("has a username, which would not be sent")
-	}
-	port := cmp.Or(u.Port(), map[string]string{"http": "80", "https": "443"}[u.Scheme])
-	number, err := strconv.ParseUint(port, 10, 16)
-	if err != nil || number == 0 {
-		return "", callout.Service{}, fmt.Errorf("has the port %s, which is not between 1 and 65535", port)
-	}
-	return u.Scheme + "://" + u.Host + u.RequestURI(), callout.Service{Host: u.Hostname(), Port: uint32(number)}, nil
 }
