@@ -40,7 +40,7 @@ func TestDataPlane(t *testing.T) {
 func TestFilteredClusters(t *testing.T) {
 	test.SetForTest(t, &features.FilterGatewayClusterConfig, true)
 	forEachCase(t, func(t *testing.T, c suite.Case, p suite.Programs) {
-		if !strings.HasPrefix(c.Name, "ext-") && c.Name != "jwks" {
+		if !strings.HasPrefix(c.Name, "ext-") && !slices.Contains([]string{"jwks", "oidc"}, c.Name) {
 			t.Skip("calls no service")
 		}
 		suite.Run(t, c, istiod.Start(t), p)

@@ -20,6 +20,7 @@ import (
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/iprestriction"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/jwt"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/keyauth"
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/oidc"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/ratelimiting"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/redirect"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/requestsizelimiting"
@@ -46,6 +47,7 @@ func All() []*builtin.Builtin {
 		iprestriction.Builtin,
 		jwt.Builtin,
 		keyauth.Builtin,
+		oidc.Builtin,
 		ratelimiting.Builtin,
 		redirect.Builtin,
 		requestsizelimiting.Builtin,
