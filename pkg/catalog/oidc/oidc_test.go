@@ -253,6 +253,7 @@ func TestLogin(t *testing.T) {
 			if answer := b.get("shop", "/cart"); answer.Status != 200 || slices.ContainsFunc(answer.Upstream.Header, func(l string) bool { return strings.HasPrefix(l, "cookie:") }) {
 				t.Errorf("%d, the upstream gets %q", answer.Status, answer.Upstream.Header)
 			}
+			expect(t, b.do("shop", envoytest.Request{Path: "/cart", HTTP2: true, Header: []string{"cookie: a=1", "cookie: b=2"}}), "x-credential-identifier: anna", "cookie: a=1; b=2")
 			if answer := b.get("shop", "/logout?x"); answer.Status != 302 || answer.Header.Get("location") != "https://shop.test/" || len(b.cookies) != 0 {
 				t.Errorf("logout: %d to %q, cookies %v", answer.Status, answer.Header.Get("location"), b.cookies)
 			}
