@@ -91,6 +91,12 @@ local function secret_of(credential)
   return pdk.base64.decode(credential.secret) or pdk.base64.decode_url(credential.secret)
 end
 
+-- The public key in DER. It is decoded when it is first used, and kept where all plugins that share the credentials find it.
+local function key_of(credential)
+  credential.der = credential.der or pdk.base64.decode(credential.public_key)
+  return credential.der
+end
+
 local UNUSABLE = "Invalid key/secret"
 
 -- Verifies by a public key; nil and why where Envoy does not take the key. Envoy returns the first key again when a second
@@ -125,7 +131,7 @@ local function verify(handle, jwt, credential)
     end
     verified = pdk.equal(pdk.hmac(algorithm.hmac, secret, jwt.signed), pdk.hex.encode(jwt.signature))
   else
-    verified, unusable = verify_public(handle, jwt, algorithm, pdk.base64.decode(credential.public_key))
+    verified, unusable = verify_public(handle, jwt, algorithm, key_of(credential))
   end
   return not verified and (unusable or "Invalid signature") or nil
 end

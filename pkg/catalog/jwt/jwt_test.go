@@ -330,6 +330,7 @@ func requests() []requestCase {
 		{"the scheme alone", "default", get("authorization: Bearer"), "Unauthorized", nil},
 		{"an empty header", "default", get("authorization:"), "Unauthorized", nil},
 		{"repeated Authorization ends at the comma", "default", get("authorization: Bearer "+valid, "authorization: Bearer x.y.z"), "", alice("hs256")},
+		{"blanks before the comma", "default", get("authorization: Bearer " + valid + " \t , Bearer x.y.z"), "", alice("hs256")},
 		{"repeated Authorization, the second one good", "default", get("authorization: Bearer x.y.z", "authorization: Bearer "+valid), "Bad token; invalid JSON", nil},
 		{"the query", "default", envoytest.Request{Path: "/a?b=c&jwt=" + valid}, "", alice("hs256")},
 		{"the query, encoded", "default", envoytest.Request{Path: "/?j%77t=" + strings.ReplaceAll(valid, ".", "%2E")}, "", alice("hs256")},

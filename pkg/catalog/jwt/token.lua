@@ -18,7 +18,8 @@ end
 local function bearer(value)
   local scheme, rest = value:match("^%s*(%a+)%s+([^,]*)")
   if scheme and scheme:lower() == "bearer" then
-    return (rest:gsub("%s+$", ""))
+    -- Only if there is a blank at the end: gsub looks for one at each byte of a long token.
+    return rest:find("^%s", -1) and rest:gsub("%s+$", "") or rest
   end
 end
 
