@@ -11,6 +11,7 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -29,6 +30,9 @@ import (
 
 //go:embed schema.yaml
 var schema []byte
+
+//go:embed limits.lua
+var common string
 
 //go:embed handler.lua
 var handler string
@@ -51,7 +55,8 @@ const (
 	nobody = "none"
 )
 
-type settings struct {
+// Settings are the config of a rate limiter, wherever it counts.
+type Settings struct {
 	Second        json.Number `json:"second"`
 	Minute        json.Number `json:"minute"`
 	Hour          json.Number `json:"hour"`
@@ -69,17 +74,17 @@ type settings struct {
 	MaxIdentities json.Number `json:"max_identities"`
 }
 
-// window is a limit that is set.
-type window struct {
-	name   string
-	length time.Duration
-	limit  uint32
+// Window is a limit that is set.
+type Window struct {
+	Name   string
+	Length time.Duration
+	Limit  uint32
 }
 
-// windows that are set, shortest first. A month is 30 days and a year 365, as in Kong.
-func (s settings) windows() []window {
+// Windows that are set, shortest first. A month is 30 days and a year 365, as in Kong.
+func (s Settings) Windows() []Window {
 	const day = 24 * time.Hour
-	var set []window
+	var set []Window
 	for _, w := range []struct {
 		name   string
 		length time.Duration
@@ -93,7 +98,7 @@ func (s settings) windows() []window {
 		{"year", 365 * day, s.Year},
 	} {
 		if w.limit != "" {
-			set = append(set, window{w.name, w.length, whole(w.limit)})
+			set = append(set, Window{w.name, w.length, whole(w.limit)})
 		}
 	}
 	return set
@@ -109,25 +114,30 @@ func whole(n json.Number) uint32 {
 }
 
 func build(use builtin.Use, v config.Value) ([]part.Part, []builtin.Problem) {
-	var s settings
+	var s Settings
 	builtin.DecodeInto(v, &s)
-	windows := s.windows()
-	problems := check(s, windows)
+	windows := s.Windows()
+	problems := slices.Concat(Check(s, windows), checkLocal(s, windows))
 	for _, p := range problems {
 		if !p.Warning {
 			return nil, problems
 		}
 	}
 	id := use.Key()
-	parts := []part.Part{use.Lua(handler, luaConfig(s, windows, id))}
+	parts := []part.Part{use.Lua(Source(handler), LuaConfig(s, windows, id))}
 	for _, w := range windows {
 		parts = append(parts, part.Native{Config: counter(w, id, whole(s.MaxIdentities), use.FailOpen), State: state(s.Scope)})
 	}
 	return parts, problems
 }
 
-// check holds the rules across fields, most of them Kong's.
-func check(s settings, windows []window) []builtin.Problem {
+// Source is a handler with limits.lua in front.
+func Source(handler string) string {
+	return "local limits = (function(...)\n" + common + "end)(...)\n" + handler
+}
+
+// Check holds the rules across fields, most of them Kong's.
+func Check(s Settings, windows []Window) []builtin.Problem {
 	var problems []builtin.Problem
 	refuse := func(path, format string, args ...any) {
 		problems = append(problems, builtin.Problem{Path: path, Message: fmt.Sprintf(format, args...)})
@@ -136,8 +146,8 @@ func check(s settings, windows []window) []builtin.Problem {
 		refuse("", "needs at least one of second, minute, hour, day, month, year")
 	}
 	for i := 1; i < len(windows); i++ {
-		if shorter, w := windows[i-1], windows[i]; w.limit < shorter.limit {
-			refuse(w.name, "%d is less than the %d of %s, so the limit per %s could never be reached", w.limit, shorter.limit, shorter.name, shorter.name)
+		if shorter, w := windows[i-1], windows[i]; w.Limit < shorter.Limit {
+			refuse(w.Name, "%d is less than the %d of %s, so the limit per %s could never be reached", w.Limit, shorter.Limit, shorter.Name, shorter.Name)
 		}
 	}
 	if s.LimitBy == "header" && s.HeaderName == "" {
@@ -146,23 +156,30 @@ func check(s settings, windows []window) []builtin.Problem {
 	if s.LimitBy == "path" && s.Path == "" {
 		refuse("path", "is required where limit_by is path")
 	}
+	return problems
+}
+
+// checkLocal holds those of counting in one process.
+func checkLocal(s Settings, windows []Window) []builtin.Problem {
+	var problems []builtin.Problem
 	if s.Policy != "local" {
-		refuse("policy", "%q is not possible: this plugin counts inside one gateway process; a counter that all gateways share is rate-limiting-global", s.Policy)
+		problems = append(problems, builtin.Problem{Path: "policy",
+			Message: fmt.Sprintf("%q is not possible: this plugin counts inside one gateway process; a counter that all gateways share is rate-limiting-global", s.Policy)})
 	}
 	for _, w := range windows {
-		if w.name == "month" || w.name == "year" {
-			problems = append(problems, builtin.Problem{Path: w.name, Warning: true,
-				Message: "a restart of the gateway or a change of this config starts the " + w.name + " anew"})
+		if w.Name == "month" || w.Name == "year" {
+			problems = append(problems, builtin.Problem{Path: w.Name, Warning: true,
+				Message: "a restart of the gateway or a change of this config starts the " + w.Name + " anew"})
 		}
 	}
 	return problems
 }
 
-// luaConfig is what handler.lua gets.
-func luaConfig(s settings, windows []window, id string) config.Value {
+// LuaConfig is what limits.lua and a handler get.
+func LuaConfig(s Settings, windows []Window, id string) config.Value {
 	list := make([]any, len(windows))
 	for i, w := range windows {
-		list[i] = map[string]any{"name": w.name, "seconds": int64(w.length / time.Second)}
+		list[i] = map[string]any{"name": w.Name, "seconds": int64(w.Length / time.Second)}
 	}
 	return config.Value{
 		"namespace":           namespace,
@@ -188,7 +205,7 @@ func state(scope string) part.State {
 }
 
 // counter is the filter that counts one window. Its own status and body never reach a client: Lua writes the answer.
-func counter(w window, id string, identities uint32, failOpen bool) *localratelimitv3.LocalRateLimit {
+func counter(w Window, id string, identities uint32, failOpen bool) *localratelimitv3.LocalRateLimit {
 	const entry = "identity"
 	absent := nobody
 	if failOpen {
@@ -216,9 +233,9 @@ func counter(w window, id string, identities uint32, failOpen bool) *localrateli
 			// An entry without a value stands for any: each identity has a bucket of its own.
 			Entries: []*commonv3.RateLimitDescriptor_Entry{{Key: entry}},
 			TokenBucket: &typev3.TokenBucket{
-				MaxTokens:     w.limit,
-				TokensPerFill: wrapperspb.UInt32(w.limit),
-				FillInterval:  durationpb.New(w.length),
+				MaxTokens:     w.Limit,
+				TokensPerFill: wrapperspb.UInt32(w.Limit),
+				FillInterval:  durationpb.New(w.Length),
 			},
 		}},
 		MaxDynamicDescriptors:           wrapperspb.UInt32(identities),
@@ -226,7 +243,7 @@ func counter(w window, id string, identities uint32, failOpen bool) *localrateli
 		EnableXRatelimitHeaders:         commonv3.XRateLimitHeadersRFCVersion_DRAFT_VERSION_03,
 		RateLimitedAsResourceExhausted:  true,
 		ResponseHeadersToAdd: []*corev3.HeaderValueOption{{
-			Header: &corev3.HeaderValue{Key: marker, Value: id + "." + w.name},
+			Header: &corev3.HeaderValue{Key: marker, Value: id + "." + w.Name},
 		}},
 	}
 }
