@@ -16,6 +16,7 @@ import (
 
 	auth "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	extproc "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+	ratelimit "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"github.com/gorilla/websocket"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -65,6 +66,7 @@ func Start() (*Server, error) {
 	s.grpc = grpc.NewServer(grpc.UnknownServiceHandler(s.call))
 	auth.RegisterAuthorizationServer(s.grpc, authorizer{})
 	extproc.RegisterExternalProcessorServer(s.grpc, processor{})
+	ratelimit.RegisterRateLimitServiceServer(s.grpc, &counter{counts: map[string]uint32{}})
 	protocols := &http.Protocols{}
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)

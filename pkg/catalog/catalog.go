@@ -22,6 +22,7 @@ import (
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/keyauth"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/oidc"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/ratelimiting"
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/ratelimitingglobal"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/redirect"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/requestsizelimiting"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/requesttermination"
@@ -49,6 +50,7 @@ func All() []*builtin.Builtin {
 		keyauth.Builtin,
 		oidc.Builtin,
 		ratelimiting.Builtin,
+		ratelimitingglobal.Builtin,
 		redirect.Builtin,
 		requestsizelimiting.Builtin,
 		requesttermination.Builtin,

@@ -84,11 +84,12 @@ local function start(handle, name, service, ...)
   return headers, body
 end
 
--- answered makes an answer of Envoy's. Where the service did not give it, Envoy says why in the body, and there is no
--- header with the time that the service took.
+-- answered makes an answer of Envoy's. Where the service did not give it, Envoy says why in the body, or to gRPC in a header,
+-- and there is no header with the time that the service took.
 local function answered(name, headers, body)
   if not headers["x-envoy-upstream-service-time"] then
-    error("service " .. name .. " does not answer: " .. (body or "status " .. headers[":status"]), 0)
+    local why = body or headers["grpc-message"] or "status " .. headers[":status"]
+    error("service " .. name .. " does not answer: " .. why, 0)
   end
   local out = {status = tonumber(headers[":status"]), headers = {}, body = body or ""}
   for key, value in next, headers do
