@@ -120,7 +120,8 @@ end
 -- ends, so it counts until its timeout.
 local flights = {}
 
-local function takes_off(now, cluster, timeout, most)
+-- room returns the ends of the calls to a cluster if another one may start.
+local function room(now, cluster, most)
   local ends = flights[cluster] or {first = huge}
   if #ends >= most and ends.first <= now then
     local later = {first = huge}
@@ -133,21 +134,20 @@ local function takes_off(now, cluster, timeout, most)
     ends = later
   end
   flights[cluster] = ends
-  if #ends >= most then
-    return false
-  end
-  ends[#ends + 1] = now + timeout
-  ends.first = min(ends.first, now + timeout)
-  return true
+  return #ends < most and ends or nil
 end
 
 -- send calls a service and does not wait. It returns false where too many calls are on their way.
 local function send(handle, name, service, request)
   local headers, body, timeout, most = message(service, request or {}, SEND)
-  if not takes_off(handle:timestamp(), service[1], timeout, most) then
+  local now = handle:timestamp()
+  local ends = room(now, service[1], most)
+  if not ends then
     return false
   end
   start(handle, name, service, headers, body, {timeout_ms = timeout, asynchronous = true})
+  ends[#ends + 1] = now + timeout
+  ends.first = min(ends.first, now + timeout)
   return true
 end
 
