@@ -39,7 +39,7 @@ func TestDataPlane(t *testing.T) {
 func TestFilteredClusters(t *testing.T) {
 	test.SetForTest(t, &features.FilterGatewayClusterConfig, true)
 	forEachCase(t, func(t *testing.T, c suite.Case, p suite.Programs) {
-		if !slices.Contains([]string{"ext-auth", "ext-proc", "jwks", "oidc", "rate-limiting-global"}, c.Name) {
+		if !slices.Contains([]string{"ext-auth", "ext-proc", "http-log", "jwks", "lua-calls", "oidc", "rate-limiting-global"}, c.Name) {
 			t.Skip("calls no service")
 		}
 		suite.Run(t, c, istiod.Start(t), p)

@@ -52,8 +52,9 @@ type Server struct {
 	grpc     *grpc.Server
 	listener net.Listener
 
-	mu   sync.Mutex
-	seen map[string][]Request
+	mu      sync.Mutex
+	seen    map[string][]Request
+	records []string
 }
 
 // Start serves on a free port of 127.0.0.1.
@@ -100,7 +101,7 @@ func (s *Server) remember(r Request) {
 }
 
 // ServeHTTP answers 200 with the request as JSON. The query can ask for another answer: `status=404`, `body=text`, and
-// any number of `header=name:value`.
+// any number of `header=name:value`. What is sent to /records is shown there.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case websocket.IsWebSocketUpgrade(r):
@@ -120,6 +121,10 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 	}
 	request := received(r, body)
 	s.remember(request)
+	if r.URL.Path == "/records" {
+		s.record(w, request)
+		return
+	}
 	query := r.URL.Query()
 	for _, header := range query["header"] {
 		name, value, _ := strings.Cut(header, ":")
@@ -138,6 +143,17 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodHead {
 		_, _ = w.Write(text)
 	}
+}
+
+// record keeps what is sent to /records, which GET shows.
+func (s *Server) record(w http.ResponseWriter, r Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r.Method == http.MethodGet {
+		_, _ = io.WriteString(w, strings.Join(s.records, "\n"))
+		return
+	}
+	s.records = append(s.records, r.Method+" "+r.Host+" "+r.Path+" "+r.Body)
 }
 
 // talk repeats every websocket message.

@@ -17,6 +17,7 @@ import (
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/extproc"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/faultinjection"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/hmacauth"
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/httplog"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/iprestriction"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/jwt"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/keyauth"
@@ -45,6 +46,7 @@ func All() []*builtin.Builtin {
 		extproc.Builtin,
 		faultinjection.Builtin,
 		hmacauth.Builtin,
+		httplog.Builtin,
 		iprestriction.Builtin,
 		jwt.Builtin,
 		keyauth.Builtin,
