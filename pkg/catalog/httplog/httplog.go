@@ -2,7 +2,6 @@
 package httplog
 
 import (
-	"cmp"
 	_ "embed"
 	"encoding/base64"
 	"errors"
@@ -10,7 +9,6 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
@@ -83,11 +81,10 @@ func readEndpoint(text string) (*url.URL, callout.Service, error) {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || notPlain.MatchString(u.RequestURI()) {
 		return nil, callout.Service{}, errors.New("is no URL such as http://logs.logging:8080/in")
 	}
-	port, err := strconv.ParseUint(cmp.Or(u.Port(), map[string]string{"http": "80", "https": "443"}[u.Scheme]), 10, 16)
-	if err != nil || port == 0 {
-		return nil, callout.Service{}, errors.New("has a port that is not between 1 and 65535")
-	}
-	return u, callout.Service{Host: u.Hostname(), Port: uint32(port)}, nil
+	anonymous := *u
+	anonymous.User = nil
+	_, service, err := callout.URI(anonymous.String())
+	return u, service, err
 }
 
 var (

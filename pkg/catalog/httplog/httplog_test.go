@@ -37,8 +37,8 @@ func TestConfig(t *testing.T) {
 		{`{http_endpoint: "http://"}`, []string{noURL}},
 		{`{http_endpoint: "http://logs.test/?a b"}`, []string{noURL}},
 		{`{http_endpoint: "http://u:secret@logs.test\n"}`, []string{noURL}},
-		{`{http_endpoint: "http://logs.test:0"}`, []string{"http_endpoint: has a port that is not between 1 and 65535"}},
-		{`{http_endpoint: "http://logs.test:65536"}`, []string{"http_endpoint: has a port that is not between 1 and 65535"}},
+		{`{http_endpoint: "http://logs.test:0"}`, []string{"http_endpoint: has the port 0, which is not between 1 and 65535"}},
+		{`{http_endpoint: "http://logs.test:65536"}`, []string{"http_endpoint: has the port 65536, which is not between 1 and 65535"}},
 		{`{http_endpoint: "https://logs.test"}`, []string{"http_endpoint: ServiceEntry / has no port 443; its ports: 80, 81"}},
 		{`{http_endpoint: "http://gone.test"}`, []string{`http_endpoint: there is no Service test/gone, nor a ServiceEntry with the host "gone.test"`}},
 		{`{http_endpoint: "http://logs.test", headers: {Host: a, CONTENT-length: "1", content-type: x, Connection: close}}`, []string{
