@@ -29,6 +29,7 @@ var Builtin = &builtin.Builtin{
 	Name:    "rate-limiting-global",
 	Schema:  builtin.MustSchema(schema),
 	Answers: true,
+	Failing: "what fault_tolerant says if its service fails",
 	Build:   build,
 }
 
