@@ -40,7 +40,7 @@ var arrows = map[string][]string{
 		"pkg/apis/plugins/v1alpha1", "pkg/catalog", "pkg/compile", "pkg/consumer", "pkg/emit", "pkg/explain", "pkg/finding", "pkg/lua",
 		"pkg/manifest", "pkg/mechanism", "pkg/part", "pkg/registry", "pkg/resolve", "pkg/snapshot", "pkg/topology",
 	},
-	"pkg/lint": {"pkg/annotation", "pkg/catalog", "pkg/catalog/builtin", "pkg/compile", "pkg/consumer", "pkg/finding", "pkg/resolve", "pkg/snapshot", "pkg/topology"},
+	"pkg/lint": {"pkg/annotation", "pkg/catalog", "pkg/catalog/builtin", "pkg/compile", "pkg/consumer", "pkg/finding", "pkg/mechanism", "pkg/resolve", "pkg/snapshot", "pkg/topology"},
 }
 
 // The core is a function of values: it opens nothing, asks nobody and has no clock.
