@@ -376,7 +376,7 @@ func TestSend(t *testing.T) {
 		arrived("/hang?1", 100)
 		for chain, want := range map[string]string{
 			"down": "true", "empty": "true", "nowhere": "service nowhere cannot be called: http call cluster invalid. Must be configured",
-			"gone": "this plugin declares no service gone", "wrong": "the call has an in_flight that is no integer from 1 to 10000",
+			"gone": "this plugin declares no service gone", "wrong": "the call has an in_flight that is no integer from 1 to 1000",
 		} {
 			if got := post(chain).Value("x-sent"); !strings.HasSuffix(got, want) {
 				t.Errorf("%s: %s, want %s", chain, got, want)

@@ -101,7 +101,7 @@
 //	pdk.send(handle, service, request)  asks a service and waits for nothing: true, or false where it was not sent, because 100 of
 //	                                    these calls to this service are on their way, in this worker and slot. Envoy does not tell
 //	                                    when one ends, so each counts until its timeout. request may also have in_flight, another
-//	                                    number (1 to 10000). Errors are raised where the service is not declared or not known, or
+//	                                    number (1 to 1000). Errors are raised where the service is not declared or not known, or
 //	                                    request is wrong; whether it answers is not known
 //	pdk.save(handle, key, value)        keeps a value (string, number, boolean, table of these) of this request for this
 //	                                    entry's other function (response), by dynamic metadata

@@ -50,7 +50,7 @@ func TestConfig(t *testing.T) {
 		{`{http_endpoint: "http://u:secret@logs.test", headers: {Authorization: a}}`, []string{"headers: has Authorization, and http_endpoint has a username: give one of them"}},
 		{`{http_endpoint: "http://logs.test", method: GET}`, []string{`method: "GET" is not allowed, allowed are "POST", "PUT", "PATCH"`}},
 		{`{http_endpoint: "http://logs.test", content_type: text/plain}`, []string{`content_type: "text/plain" is not allowed, allowed are "application/json", "application/json; charset=utf-8"`}},
-		{`{http_endpoint: "http://logs.test", timeout: 0, max_in_flight: 10001}`, []string{"max_in_flight: 10001 is too large, at most 10000", "timeout: 0 is too small, at least 1"}},
+		{`{http_endpoint: "http://logs.test", timeout: 0, max_in_flight: 1001}`, []string{"max_in_flight: 1001 is too large, at most 1000", "timeout: 0 is too small, at least 1"}},
 		{`{http_endpoint: "http://logs.test", queue: {max_batch_size: 5}, retry_count: 3, keepalive: 60000}`, []string{
 			"warning keepalive: has no meaning here and is ignored", "warning queue: has no meaning here and is ignored", "warning retry_count: has no meaning here and is ignored",
 		}},

@@ -14,8 +14,8 @@ local SEND = {method = true, path = true, headers = true, body = true, timeout =
 -- Milliseconds.
 local USUAL_TIMEOUT, LONGEST_TIMEOUT = 5000, 300000
 
--- Calls that nobody waits for, to one service.
-local USUALLY_IN_FLIGHT, MOST_IN_FLIGHT = 100, 10000
+-- Calls that nobody waits for, to one service. The most is what can be looked through every millisecond.
+local USUALLY_IN_FLIGHT, MOST_IN_FLIGHT = 100, 1000
 
 -- Headers that say how a message is sent. They are Envoy's to write.
 local TRANSPORT = {
