@@ -253,7 +253,7 @@ func (c *cluster) testRights(t *testing.T) {
 		list("plugins.istio.io", "plugins", "clusterplugins", "consumers"),
 		list("gateway.networking.k8s.io", "referencegrants", "httproutes"),
 		list("", "services", "secrets"),
-		{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"configmaps"}},
+		{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"configmaps", "secrets"}},
 	}
 	inRoot := []rbacv1.PolicyRule{list("networking.istio.io", "envoyfilters"), list("extensions.istio.io", "wasmplugins")}
 	named := metav1.ObjectMeta{Name: "reader"}
@@ -320,6 +320,8 @@ kind: Secret
 metadata: {name: alice-key, labels: {plugins.istio.io/credential: key-auth}}
 stringData: {key: also not to be shown}
 `, []string{"virtualservice/demo/shop\n", "~ key-auth", "such as consumers, changes"}},
+		{"a value from a Secret", "{apiVersion: v1, kind: Secret, metadata: {name: greeting}, stringData: {text: also not to be shown}}",
+			[]string{"virtualservice/demo/shop\n", "~ greet (Lua, plugin/demo/greet)", "+ text: (hidden, changed)"}},
 		{"a source", "{apiVersion: v1, kind: ConfigMap, metadata: {name: sources}, data: {greet.lua: 'return {} -- another'}}",
 			[]string{"virtualservice/demo/blog\n", "its Lua source changes"}},
 		{"a Gateway", `

@@ -75,7 +75,12 @@ spec: {hosts: [guarded.test], gateways: [istio-system/public], http: [{route: [{
 apiVersion: plugins.istio.io/v1alpha1
 kind: Plugin
 metadata: {name: hello, namespace: shop}
-spec: {lua: {configMapRef: {name: hello, key: hello.lua}}}
+spec: {lua: {configMapRef: {name: hello, key: hello.lua}}, config: {key: {secretKeyRef: {name: hello, key: key}}}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: hello, namespace: shop}
+stringData: {key: open-sesame}
 ---
 apiVersion: v1
 kind: ConfigMap
@@ -369,7 +374,7 @@ func testRemoval(t *testing.T, w *world) {
 	w.kubectl(t, "delete", "-k", crds)
 
 	w.apply(t, plain)
-	w.kubectl(t, "delete", "-n", "shop", "secret/alice-key", "configmap/hello")
+	w.kubectl(t, "delete", "-n", "shop", "secret/alice-key", "secret/hello", "configmap/hello")
 }
 
 // awaitServed returns when kubectl and others can use our kinds.

@@ -71,10 +71,10 @@ and --context. That takes the right to list, in all namespaces,
   virtualservices, gateways and serviceentries (networking.istio.io)
   plugins, clusterplugins and consumers (plugins.istio.io)
   referencegrants and httproutes (gateway.networking.k8s.io), if there are such
-  services and secrets; of Secrets only those with a credential label are read
+  services and secrets; of Secrets those with a credential label are listed
 in Istio's root namespace
   envoyfilters (networking.istio.io), wasmplugins (extensions.istio.io)
-and to get the configmaps that Plugins name. Nothing is written.`
+and to get the configmaps and secrets that Plugins name. Nothing is written.`
 
 // wordy says what to do about an error of a cluster.
 func wordy(err error) error {

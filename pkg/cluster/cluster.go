@@ -24,6 +24,7 @@ import (
 	gatewayv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
 
 	pluginsv1alpha1 "github.com/istio-plugins/istio-plugins/pkg/apis/plugins/v1alpha1"
+	"github.com/istio-plugins/istio-plugins/pkg/resolve"
 	"github.com/istio-plugins/istio-plugins/pkg/snapshot"
 )
 
@@ -96,6 +97,7 @@ var kinds = []Kind{
 			s.ServiceEntries = l.(*networkingv1.ServiceEntryList).Items
 		}},
 	{Object: &corev1.ConfigMap{}, Referenced: true},
+	{Object: &corev1.Secret{}, Referenced: true},
 	{Object: &networkingv1alpha3.EnvoyFilter{}, Label: snapshot.GeneratedLabel, Value: "true", Generated: true,
 		list: func() client.ObjectList { return &networkingv1alpha3.EnvoyFilterList{} },
 		add: func(s *snapshot.Snapshot, l client.ObjectList) {
@@ -178,7 +180,12 @@ func complete(ctx context.Context, r client.Reader, s *snapshot.Snapshot) error 
 	s.ServiceEntries = read(s.ServiceEntries, s.Options.Revision)
 	s.EnvoyFilters = written(s.EnvoyFilters, s.Options.Revision)
 	s.WasmPlugins = written(s.WasmPlugins, s.Options.Revision)
-	return readConfigMaps(ctx, r, s)
+	var err error
+	if s.ConfigMaps, err = readNamed(ctx, r, s.ConfigMaps, ConfigMaps(s), func() *corev1.ConfigMap { return &corev1.ConfigMap{} }); err != nil {
+		return err
+	}
+	s.Secrets, err = readNamed(ctx, r, s.Secrets, Secrets(s), func() *corev1.Secret { return &corev1.Secret{} })
+	return err
 }
 
 func (k Kind) options(o snapshot.Options) []client.ListOption {
@@ -209,29 +216,35 @@ func written[T metav1.Object](objects []T, revision string) []T {
 	return slices.DeleteFunc(objects, func(o T) bool { return o.GetLabels()[snapshot.RevisionLabel] != revision })
 }
 
-// readConfigMaps gets those that Plugins name and s does not have. One that is not there is left out, which is for the
-// compilation to report.
-func readConfigMaps(ctx context.Context, r client.Reader, s *snapshot.Snapshot) error {
-	known := map[types.NamespacedName]bool{}
-	for _, m := range s.ConfigMaps {
-		known[client.ObjectKeyFromObject(m)] = true
+// readNamed gets the objects of a kind that Plugins name and that are not among objects. One that is not there is left out,
+// which is for the compilation to report.
+func readNamed[T client.Object](ctx context.Context, r client.Reader, objects []T, names []types.NamespacedName, empty func() T) ([]T, error) {
+	if len(names) == 0 {
+		return objects, nil
 	}
-	for _, name := range ConfigMaps(s) {
+	known := make(map[types.NamespacedName]bool, len(objects))
+	for _, o := range objects {
+		known[client.ObjectKeyFromObject(o)] = true
+	}
+	for _, name := range names {
 		if known[name] {
 			continue
 		}
-		m := &corev1.ConfigMap{}
-		err := r.Get(ctx, name, m)
+		o := empty()
+		err := r.Get(ctx, name, o)
 		if apierrors.IsNotFound(err) {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("get ConfigMap %s: %w", name, err)
+			return nil, fmt.Errorf("get %s %s: %w", reflect.TypeOf(o).Elem().Name(), name, err)
 		}
-		s.ConfigMaps = append(s.ConfigMaps, m)
+		objects = append(objects, o)
 	}
-	return nil
+	return objects, nil
 }
+
+// Secrets are the names of those that Plugins name, sorted.
+func Secrets(s *snapshot.Snapshot) []types.NamespacedName { return resolve.SecretNames(s) }
 
 // ConfigMaps are the names of those that Plugins name, sorted.
 func ConfigMaps(s *snapshot.Snapshot) []types.NamespacedName {

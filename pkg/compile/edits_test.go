@@ -222,7 +222,7 @@ func (w *world) touch(random *rand.Rand) string {
 
 // tweak changes one thing of an object.
 func (w *world) tweak(random *rand.Rand) string {
-	kinds := []string{"VirtualService", "VirtualService", "VirtualService", "Gateway", "Plugin", "ClusterPlugin"}
+	kinds := []string{"VirtualService", "VirtualService", "VirtualService", "Gateway", "Plugin", "ClusterPlugin", "Secret"}
 	kind := draw(random, kinds...)
 	keys := slices.DeleteFunc(w.sorted(), func(o finding.Object) bool { return o.Kind != kind })
 	if len(keys) == 0 {
@@ -265,6 +265,10 @@ func (w *world) tweak(random *rand.Rand) string {
 		what = respecify(random, &o.Spec)
 	case *pluginsv1alpha1.ClusterPlugin:
 		what = respecify(random, &o.Spec)
+	case *corev1.Secret:
+		key := draw(random, slices.Sorted(maps.Keys(o.Data))...)
+		o.Data[key] = []byte(bump(random, draw(random, string(o.Data[key]), "3")))
+		what = fmt.Sprintf("%s: %s", key, o.Data[key])
 	}
 	w.put(key.Kind, o)
 	return fmt.Sprintf("%s gets %s", key, what)
@@ -338,7 +342,7 @@ func withMeta(o *networkingv1alpha3.EnvoyFilter) *networkingv1alpha3.EnvoyFilter
 }
 
 func annotationText(random *rand.Rand) string {
-	names := []string{"p0", "p1", "p2", "p0", "p1", "c0", "cors", "key-auth", "rate-limiting", "correlation-id", "ip-restriction"}
+	names := []string{"p0", "p1", "p2", "p3", "p0", "p1", "c0", "cors", "key-auth", "rate-limiting", "correlation-id", "ip-restriction"}
 	if random.IntN(4) == 0 {
 		names = append(names, "acl", "missing", "a/p0", "b/p1", "-p0", "-cors", "-c0")
 	}
@@ -443,7 +447,7 @@ func pluginText(random *rand.Rand) string {
 	if random.IntN(4) == 0 {
 		text += fmt.Sprintf("kind: ClusterPlugin\nmetadata: {name: %s}\n", draw(random, "p0", "c0", "cors"))
 	} else {
-		text += fmt.Sprintf("kind: Plugin\nmetadata: {namespace: %s, name: %s}\n", draw(random, "a", "b"), draw(random, "p0", "p1", "p2", "cors"))
+		text += fmt.Sprintf("kind: Plugin\nmetadata: {namespace: %s, name: %s}\n", draw(random, "a", "b"), draw(random, "p0", "p1", "p2", "p3", "cors"))
 	}
 	n := random.IntN(3)
 	text += "spec:\n" + draw(random,
@@ -473,6 +477,12 @@ func pluginText(random *rand.Rand) string {
 		"  envoy: {typedConfig: {'@type': type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer, max_request_bytes: x}}\n",
 		"  builtin: cors\n  lua: {inline: 'return {}'}\n",
 		"  builtin: [cors]\n", // malformed
+		"  builtin: rate-limiting\n  configFrom: {secretKeyRef: {name: c0, key: config}}\n",
+		"  builtin: rate-limiting\n  config: {limit_by: ip}\n  configPatches: [{path: /minute, valueFrom: {secretKeyRef: {name: c1, key: number}}}]\n",
+		"  builtin: correlation-id\n  config: {header_name: {secretKeyRef: {name: c1, key: text}}}\n",
+		"  lua: {inline: 'return {}'}\n  config: {keys: [{secretKeyRef: {name: s0, key: key}}]}\n  configPatches: [{path: /keys/-, valueFrom: {secretKeyRef: {name: c0, key: number}}}]\n",
+		"  wasm: {url: 'oci://example/1'}\n  configFrom: {secretKeyRef: {name: c0, key: config}}\n",
+		"  envoy: {typedConfig: {'@type': type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer}}\n  configPatches: [{path: /max_request_bytes, valueFrom: {secretKeyRef: {name: c1, key: number}}}]\n",
 	)
 	for _, field := range some(random, 1, "  failurePolicy: FailOpen\n", "  priority: 5\n") {
 		text += field
@@ -485,6 +495,7 @@ func otherText(random *rand.Rand) string {
 	return draw(random,
 		fmt.Sprintf("apiVersion: plugins.istio.io/v1alpha1\nkind: Consumer\nmetadata: {namespace: %s, name: u%d}\nspec: {username: u%d, credentials: [s0, %s], groups: [%s]}\n", namespace, n, random.IntN(2), draw(random, "s1", "s2"), draw(random, "g0", "g1")),
 		fmt.Sprintf("apiVersion: v1\nkind: Secret\nmetadata: {namespace: %s, name: s%d, labels: {plugins.istio.io/credential: %s}}\nstringData: {key: %s}\n", namespace, n, draw(random, "key-auth", "key-auth", "nonsense"), draw(random, "one", "two", "''")),
+		fmt.Sprintf("apiVersion: v1\nkind: Secret\nmetadata: {namespace: %s, name: c%d}\nstringData: {config: '%s', number: '%s', text: x-%d}\n", draw(random, "a", "b", "istio-system"), n, draw(random, "minute: 1", "minute: 2", "minut: 1", "x"), draw(random, "1", "2", "x"), random.IntN(3)),
 		fmt.Sprintf("apiVersion: v1\nkind: ConfigMap\nmetadata: {namespace: %s, name: m%d}\ndata: {%s: 'return {} -- %d'}\n", draw(random, "a", "b", "istio-system"), n, draw(random, "k0", "k0", "k1"), random.IntN(3)),
 		fmt.Sprintf("apiVersion: gateway.networking.k8s.io/v1beta1\nkind: ReferenceGrant\nmetadata: {namespace: %s, name: plugins}\nspec: {from: [{group: networking.istio.io, kind: %s, namespace: %s}], to: [{group: plugins.istio.io, kind: Plugin}]}\n", namespace, draw(random, "VirtualService", "Gateway"), draw(random, "a", "b", "istio-system")),
 		fmt.Sprintf("apiVersion: gateway.networking.k8s.io/v1beta1\nkind: ReferenceGrant\nmetadata: {namespace: b, name: consumers}\nspec: {from: [{group: plugins.istio.io, kind: Plugin, namespace: %s}], to: [{group: plugins.istio.io, kind: Consumer}]}\n", draw(random, "a", "istio-system")),
@@ -545,7 +556,7 @@ spec: {hosts: [v1.test], gateways: [istio-system/public, istio-system/edge], htt
 ---
 apiVersion: networking.istio.io/v1
 kind: VirtualService
-metadata: {namespace: a, name: d0, annotations: {istio.io/plugins: "c0, p2"}}
+metadata: {namespace: a, name: d0, annotations: {istio.io/plugins: "c0, p2, p3"}}
 spec: {http: [{name: pages, route: [{destination: {host: x}}]}]}
 ---
 apiVersion: networking.istio.io/v1
@@ -574,6 +585,16 @@ apiVersion: plugins.istio.io/v1alpha1
 kind: Plugin
 metadata: {namespace: a, name: p2}
 spec: {wasm: {url: 'oci://example/9'}}
+---
+apiVersion: plugins.istio.io/v1alpha1
+kind: Plugin
+metadata: {namespace: a, name: p3}
+spec: {lua: {inline: 'return {}'}, config: {text: {secretKeyRef: {name: c0, key: text}}}, configPatches: [{path: /number, valueFrom: {secretKeyRef: {name: c0, key: number}}}]}
+---
+apiVersion: v1
+kind: Secret
+metadata: {namespace: a, name: c0}
+stringData: {config: 'minute: 9', number: '9', text: nine}
 ---
 apiVersion: plugins.istio.io/v1alpha1
 kind: ClusterPlugin

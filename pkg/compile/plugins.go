@@ -34,7 +34,7 @@ func (c *compilation) plugins(r *Result, services []*service) []PluginUse {
 	}
 	var out []PluginUse
 	for _, p := range c.library.All() {
-		u := PluginUse{Object: p.Object, Findings: about[p.Object]}
+		u := PluginUse{Object: p.Object, Secrets: len(p.Secrets) > 0, Findings: about[p.Object]}
 		if t := tallies[p]; t != nil {
 			u.Routes, u.Unavailable, u.Workloads = t.runs, t.skips, slices.Sorted(maps.Keys(t.workloads))
 		} else {
@@ -75,7 +75,7 @@ func (c *compilation) alone(p *resolve.Plugin) []finding.Finding {
 		f.Traffic = traffic
 		return []finding.Finding{f}
 	}
-	own := func() config.Value { return p.Config }
+	own := func(own config.Value) config.Value { return own }
 	var out []finding.Finding
 	for _, problem := range c.build(p, nil, p.Namespace, own).problems {
 		f := finding.Finding{Reason: problem.Reason, Object: p.Object, Place: problem.Spec, Problem: problem.Message}

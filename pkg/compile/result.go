@@ -80,6 +80,8 @@ type Cause struct {
 // PluginUse is what became of one Plugin or ClusterPlugin.
 type PluginUse struct {
 	Object finding.Object
+	// Secrets says that values of its config come from Secrets.
+	Secrets bool
 	// Routes that run it, as kind/namespace/name[:route]. Unavailable counts those that name it and answer 503, or skip it.
 	Routes      []string
 	Unavailable int

@@ -33,8 +33,8 @@ type use struct {
 }
 
 // build makes a use. Steps of one identity share it, so that a plugin that 10,000 routes use is built once. layers are the
-// entries that change its config.
-func (c *compilation) build(p *resolve.Plugin, layers []*resolve.Entry, user string, merged func() config.Value) *use {
+// entries that change its config, and over merges them over one.
+func (c *compilation) build(p *resolve.Plugin, layers []*resolve.Entry, user string, over func(config.Value) config.Value) *use {
 	id := identity(p, layers)
 	key := id + "\x00" + user
 	at := c.uses.At(key)
@@ -44,7 +44,8 @@ func (c *compilation) build(p *resolve.Plugin, layers []*resolve.Entry, user str
 	c.usesMade++
 	u := &use{id: fmt.Sprint(c.usesMade), key: key, identity: id, plugin: p, layers: layers, pass: c.passes}
 	u.parts, u.problems = c.world.Noting(&u.seen).Build(mechanism.Use{
-		Identity: id, Name: p.Name, Spec: p.Spec, Namespace: p.Namespace, User: user, Config: merged(),
+		Identity: id, Name: p.Name, Spec: p.Spec, Namespace: p.Namespace, User: user, Config: over(p.Config),
+		Secrets: mechanism.Secrets{Sources: p.Secrets, Wrong: p.Wrong, Public: func() config.Value { return over(p.Public) }},
 	})
 	b, found := c.world.Builtins(p.Spec.Builtin)
 	u.authenticates = found && b.Auth || slices.ContainsFunc(u.parts, callsAuthenticate)
@@ -73,7 +74,7 @@ type verdict struct {
 }
 
 func (c *composer) use(step *resolve.Step) verdict {
-	v := verdict{use: c.build(step.Plugin, changing(step), step.Entry.Level.Object.Namespace, step.Config)}
+	v := verdict{use: c.build(step.Plugin, changing(step), step.Entry.Level.Object.Namespace, step.Over)}
 	c.made.uses = append(c.made.uses, v.use)
 	for _, problem := range v.problems {
 		i := c.issue(step, problem)

@@ -18,6 +18,21 @@ func Decode(raw []byte) (Value, error) {
 	if len(bytes.TrimSpace(raw)) == 0 {
 		return Value{}, nil
 	}
+	v, err := DecodeAny(raw)
+	if err != nil {
+		return nil, err
+	}
+	switch v := v.(type) {
+	case nil:
+		return Value{}, nil
+	case map[string]any:
+		return v, nil
+	}
+	return nil, fmt.Errorf("a map is needed, not %s", Kind(v))
+}
+
+// DecodeAny reads a JSON value of any kind.
+func DecodeAny(raw []byte) (any, error) {
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.UseNumber()
 	var v any
@@ -27,13 +42,7 @@ func Decode(raw []byte) (Value, error) {
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("more than one JSON value")
 	}
-	switch v := v.(type) {
-	case nil:
-		return Value{}, nil
-	case map[string]any:
-		return v, nil
-	}
-	return nil, fmt.Errorf("a map is needed, not %s", Kind(v))
+	return v, nil
 }
 
 // Merge lays over on base: maps deeply, lists and scalars replace, null deletes.

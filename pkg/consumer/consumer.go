@@ -37,7 +37,7 @@ type entry struct {
 // New resolves the Consumers of a snapshot. A credential that is missing, incomplete or not unique authenticates
 // nobody and is reported on each Consumer that names it; the Consumer's other credentials stay usable.
 func New(s *snapshot.Snapshot) (*Index, []finding.Finding) {
-	secrets := secretsByName(s.Secrets)
+	secrets := labelled(s.Secrets)
 	var findings []finding.Finding
 	var entries []*entry
 	for _, c := range sorted(s.Consumers) {
@@ -147,12 +147,7 @@ func (c *claim) fill(name string, secret *corev1.Secret) *finding.Finding {
 			fmt.Sprintf("namespace %s has no Secret %q with the label %s", c.consumer.object.Namespace, name, pluginsv1alpha1.CredentialLabel),
 			fmt.Sprintf("create it, or label it with `kubectl label secret -n %s %s %s=<type>`", c.consumer.object.Namespace, name, pluginsv1alpha1.CredentialLabel))
 	}
-	label, labelled := pluginsv1alpha1.CredentialType(secret.Labels)
-	if !labelled {
-		return c.invalid(name,
-			fmt.Sprintf("Secret %q has no label %s", name, pluginsv1alpha1.CredentialLabel),
-			"label it with its type, for example key-auth")
-	}
+	label, _ := pluginsv1alpha1.CredentialType(secret.Labels)
 	kind, known := typeNamed(label)
 	if !known {
 		problem := fmt.Sprintf("Secret %q has the unknown credential type %q", name, label)
@@ -299,10 +294,13 @@ func sorted(consumers []*pluginsv1alpha1.Consumer) []*pluginsv1alpha1.Consumer {
 	})
 }
 
-func secretsByName(secrets []*corev1.Secret) map[finding.Object]*corev1.Secret {
+// labelled are the credentials among Secrets, by name.
+func labelled(secrets []*corev1.Secret) map[finding.Object]*corev1.Secret {
 	byName := make(map[finding.Object]*corev1.Secret, len(secrets))
 	for _, s := range secrets {
-		byName[secretObject(s.Namespace, s.Name)] = s
+		if _, ok := pluginsv1alpha1.CredentialType(s.Labels); ok {
+			byName[secretObject(s.Namespace, s.Name)] = s
+		}
 	}
 	return byName
 }

@@ -52,11 +52,23 @@ func cacheOptions(o Options, n int) cache.Options {
 		if k.Generated {
 			by.Namespaces = map[string]cache.Config{o.Snapshot.RootNamespace: {}}
 		}
-		if by.Label != nil || by.Namespaces != nil {
+		if k.Referenced {
+			by.Transform = bare
+		}
+		if by.Label != nil || by.Namespaces != nil || by.Transform != nil {
 			out.ByObject[k.Object] = by
 		}
 	}
 	return out
+}
+
+// bare leaves out of an object's metadata what is large, and may repeat all of a Secret: kubectl apply notes it there.
+func bare(object any) (any, error) {
+	if o, ok := object.(metav1.Object); ok {
+		o.SetManagedFields(nil)
+		o.SetAnnotations(nil)
+	}
+	return object, nil
 }
 
 // kindsOf are the kinds that the nth cache holds: the first all kinds, the second those that come again.
@@ -86,11 +98,13 @@ func labelSelector(key, value string) labels.Selector {
 }
 
 // inputs are a compilation's inputs as informers have them. It reads for package cluster: lists from the caches, and
-// ConfigMaps that Plugins name from the API server, once for each version, because a cluster may have many of them.
+// ConfigMaps and Secrets that Plugins name from the API server, once for each version, because a cluster may have many of them.
 type inputs struct {
 	client.Reader
-	// labelled are the caches of kinds with a label, by its selector.
+	// labelled are the caches of kinds with a label, by its selector, and metadata those that have no more than the metadata
+	// of a kind.
 	labelled map[string]cache.Cache
+	metadata map[reflect.Type]cache.Cache
 	// api reads what the cache has the metadata of only.
 	api    client.Reader
 	scheme *runtime.Scheme
@@ -102,14 +116,23 @@ type inputs struct {
 	mu sync.Mutex
 	// served says which of the optional kinds the API server has.
 	served map[string]bool
-	// configMaps are those that Plugins name; nil until one has been read.
-	configMaps map[types.NamespacedName]*corev1.ConfigMap
+	// named are the objects that Plugins name; nil until one has been read.
+	named map[named]client.Object
 }
+
+// named is an object of a kind that is read by name.
+type named struct {
+	kind reflect.Type
+	types.NamespacedName
+}
+
+func nameOf(o client.Object, name types.NamespacedName) named { return named{reflect.TypeOf(o), name} }
 
 func newInputs(m manager.Manager, direct client.Reader, o Options, w *writer) (*inputs, error) {
 	in := &inputs{
-		Reader: m.GetCache(), labelled: map[string]cache.Cache{}, api: direct, scheme: m.GetScheme(), ours: w.ours, lost: w.restore,
-		served: map[string]bool{}, configMaps: map[types.NamespacedName]*corev1.ConfigMap{},
+		Reader: m.GetCache(), labelled: map[string]cache.Cache{}, metadata: map[reflect.Type]cache.Cache{},
+		api: direct, scheme: m.GetScheme(), ours: w.ours, lost: w.restore,
+		served: map[string]bool{}, named: map[named]client.Object{},
 	}
 	for n := 0; len(kindsOf(n)) > 0; n++ {
 		c := m.GetCache()
@@ -128,6 +151,9 @@ func newInputs(m manager.Manager, direct client.Reader, o Options, w *writer) (*
 			if k.Label != "" {
 				in.labelled[labelSelector(k.Label, k.Value).String()] = c
 			}
+			if k.Referenced {
+				in.metadata[reflect.TypeOf(k.Object)] = c
+			}
 		}
 	}
 	return in, nil
@@ -139,10 +165,16 @@ func (in *inputs) read(ctx context.Context, o snapshot.Options) (*snapshot.Snaps
 	if err != nil {
 		return nil, err
 	}
-	named := cluster.ConfigMaps(s)
+	still := map[named]bool{}
+	for _, name := range cluster.ConfigMaps(s) {
+		still[nameOf(&corev1.ConfigMap{}, name)] = true
+	}
+	for _, name := range cluster.Secrets(s) {
+		still[nameOf(&corev1.Secret{}, name)] = true
+	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	maps.DeleteFunc(in.configMaps, func(name types.NamespacedName, _ *corev1.ConfigMap) bool { return !slices.Contains(named, name) })
+	maps.DeleteFunc(in.named, func(name named, _ client.Object) bool { return !still[name] })
 	return s, nil
 }
 
@@ -166,46 +198,51 @@ func (in *inputs) List(ctx context.Context, list client.ObjectList, options ...c
 	return in.Reader.List(ctx, list, options...)
 }
 
-// Get returns a ConfigMap, and remembers it.
-func (in *inputs) Get(ctx context.Context, name client.ObjectKey, into client.Object, options ...client.GetOption) error {
-	configMap, ok := into.(*corev1.ConfigMap)
-	if !ok {
-		return in.Reader.Get(ctx, name, into, options...)
+// Get returns an object that a Plugin names, and remembers it.
+func (in *inputs) Get(ctx context.Context, key client.ObjectKey, into client.Object, options ...client.GetOption) error {
+	metadata := in.metadata[reflect.TypeOf(into)]
+	if metadata == nil {
+		return in.Reader.Get(ctx, key, into, options...)
 	}
+	name := nameOf(into, key)
 	in.mu.Lock()
-	read := in.configMaps[name]
+	read := in.named[name]
 	// From now on its changes matter, also if it is not there yet.
-	in.configMaps[name] = read
+	in.named[name] = read
 	in.mu.Unlock()
-	known := configMapMetadata()
-	if err := in.Reader.Get(ctx, name, known); err != nil {
+	known, err := in.metadataOf(into)
+	if err != nil {
 		return err
 	}
-	if read == nil || read.ResourceVersion != known.ResourceVersion {
-		read = &corev1.ConfigMap{}
-		if err := in.api.Get(ctx, name, read); err != nil {
+	if err := metadata.Get(ctx, key, known); err != nil {
+		return err
+	}
+	if read == nil || read.GetUID() != known.UID || read.GetResourceVersion() != known.ResourceVersion {
+		read = into.DeepCopyObject().(client.Object)
+		if err := in.api.Get(ctx, key, read); err != nil {
 			return err
 		}
 		in.mu.Lock()
-		in.configMaps[name] = read
+		in.named[name] = read
 		in.mu.Unlock()
 	}
-	*configMap = *read
+	reflect.ValueOf(into).Elem().Set(reflect.ValueOf(read).Elem())
 	return nil
 }
 
-func configMapMetadata() *metav1.PartialObjectMetadata {
+func (in *inputs) metadataOf(o client.Object) (*metav1.PartialObjectMetadata, error) {
+	gvk, err := apiutil.GVKForObject(o, in.scheme)
 	m := &metav1.PartialObjectMetadata{}
-	m.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("ConfigMap"))
-	return m
+	m.SetGroupVersionKind(gvk)
+	return m, err
 }
 
 // What package cluster reads. Generated objects are read where they are written: in the root namespace.
 //
 // +kubebuilder:rbac:groups=networking.istio.io,resources=virtualservices;gateways;serviceentries,verbs=list;watch
 // +kubebuilder:rbac:groups=plugins.istio.io,resources=plugins;clusterplugins;consumers,verbs=list;watch
-// +kubebuilder:rbac:groups="",resources=secrets;services,verbs=list;watch
-// +kubebuilder:rbac:groups="",resources=configmaps,verbs=get;list;watch
+// +kubebuilder:rbac:groups="",resources=services,verbs=list;watch
+// +kubebuilder:rbac:groups="",resources=configmaps;secrets,verbs=get;list;watch
 // +kubebuilder:rbac:groups=gateway.networking.k8s.io,resources=referencegrants;httproutes,verbs=list;watch
 // +kubebuilder:rbac:groups=networking.istio.io,namespace=istio-system,resources=envoyfilters,verbs=list;watch
 // +kubebuilder:rbac:groups=extensions.istio.io,namespace=istio-system,resources=wasmplugins,verbs=list;watch
@@ -216,7 +253,11 @@ func (in *inputs) watch(m manager.Manager, c controller.Controller, wake func(wo
 	start := func(k cluster.Kind) error {
 		object, from := k.Object, m.GetCache()
 		if k.Referenced {
-			object = configMapMetadata()
+			var err error
+			if object, err = in.metadataOf(k.Object); err != nil {
+				return err
+			}
+			from = in.metadata[reflect.TypeOf(k.Object)]
 		}
 		if k.Label != "" {
 			from = in.labelled[labelSelector(k.Label, k.Value).String()]
@@ -318,7 +359,7 @@ func (in *inputs) concerns(k cluster.Kind, o client.Object) bool {
 	case k.Referenced:
 		in.mu.Lock()
 		defer in.mu.Unlock()
-		_, named := in.configMaps[client.ObjectKeyFromObject(o)]
+		_, named := in.named[nameOf(k.Object, client.ObjectKeyFromObject(o))]
 		return named
 	}
 	return true

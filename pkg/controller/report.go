@@ -112,8 +112,14 @@ func (r *reporter) run(ctx context.Context) error {
 }
 
 func (r *reporter) report(ctx context.Context, o *outcome) error {
+	secrets := map[string]bool{}
+	for _, u := range o.result.Plugins {
+		for _, id := range u.Workloads {
+			secrets[id] = secrets[id] || u.Secrets
+		}
+	}
 	state := func(id string) gatewayState {
-		return gatewayState{Verdict: r.accepted.of(id), failed: o.failed[id], held: o.held[id]}
+		return gatewayState{Verdict: r.accepted.of(id), failed: o.failed[id], held: o.held[id]}.veiled(secrets[id])
 	}
 	states := map[string]int{}
 	for _, w := range o.result.Topology.Workloads {

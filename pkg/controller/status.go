@@ -72,6 +72,14 @@ func (r refusal) and(other refusal) refusal {
 	return r
 }
 
+// veiled leaves out what a gateway says that refuses something, if it may quote values from Secrets.
+func (g gatewayState) veiled(secrets bool) gatewayState {
+	if secrets && g.State == istiod.Rejected {
+		g.Message = "a gateway has refused it; its words are in its log and not shown here, since plugins of the gateway have values from Secrets"
+	}
+	return g
+}
+
 // pluginStatus is the status of a Plugin that was seen with this spec and generation. Accepted rests on the compilation,
 // Programmed on what gateways have accepted.
 func pluginStatus(spec *pluginsv1alpha1.PluginSpec, generation int64, before pluginsv1alpha1.PluginStatus, u compile.PluginUse, gateways func(id string) gatewayState) pluginsv1alpha1.PluginStatus {

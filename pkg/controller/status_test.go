@@ -163,3 +163,13 @@ func TestConsumerStatus(t *testing.T) {
 		}
 	}
 }
+
+func TestAGatewaysWordsAboutSecretsAreNotShown(t *testing.T) {
+	said := gatewayState{Verdict: istiod.Verdict{State: istiod.Rejected, Message: "c4nary is no regex"}}
+	if got := said.veiled(true); strings.Contains(got.Message, "c4nary") || got.State != istiod.Rejected {
+		t.Errorf("%+v", got)
+	}
+	if got := said.veiled(false); got.Message != said.Message {
+		t.Errorf("%+v", got)
+	}
+}

@@ -115,6 +115,7 @@ func build(w *mechanism.World, s resolve.Step) []part.Part {
 	p := s.Plugin
 	parts, _ := w.Build(mechanism.Use{
 		Identity: p.ID, Name: p.Name, Spec: p.Spec, Namespace: p.Namespace, User: userOf(s), Config: s.Config(),
+		Secrets: mechanism.Secrets{Sources: p.Secrets, Wrong: p.Wrong, Public: s.Public},
 	})
 	return parts
 }

@@ -19,18 +19,27 @@ func Refusals(s *snapshot.Snapshot, c compile.RouteChain) []Reason {
 }
 
 // Config is the merged config of a step, in which secrets read (hidden).
-func Config(step resolve.Step) map[string]any { return hide(step.Plugin.Spec, configOf(step)) }
+func Config(step resolve.Step) map[string]any {
+	return hide(step.Plugin.Spec, configOf(step, step.Public()))
+}
 
 // SameConfig says whether two steps have the same config, secrets included.
 func SameConfig(before, after resolve.Step) bool {
-	return bytes.Equal(configOf(before).JSON(), configOf(after).JSON())
+	return bytes.Equal(configOf(before, before.Config()).JSON(), configOf(after, after.Config()).JSON())
 }
 
 // ChangedConfig is Config of the later of two steps, in which secrets that are not the same read (hidden, changed).
 func ChangedConfig(before, after resolve.Step) map[string]any {
-	marked := markChange(Config(before), Config(after), map[string]any(configOf(before)), map[string]any(configOf(after)))
-	return marked.(map[string]any)
+	was, is := map[string]any(configOf(before, before.Config())), map[string]any(configOf(after, after.Config()))
+	marked := markChange(Config(before), Config(after), was, is).(map[string]any)
+	if whole(before) && whole(after) && !bytes.Equal(before.Plugin.Config.JSON(), after.Plugin.Config.JSON()) {
+		marked[Hidden] = HiddenChange
+	}
+	return marked
 }
+
+// whole says whether all of the plugin's own config comes from a Secret, so that nothing of it is shown.
+func whole(s resolve.Step) bool { return s.Plugin.Spec.ConfigFrom != nil }
 
 // markChange marks what is hidden in both and not the same. The first two are as shown, the others as they are.
 func markChange(shownBefore, shown, before, after any) any {

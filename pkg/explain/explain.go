@@ -81,11 +81,22 @@ type Step struct {
 	MergedFrom []Entry `json:"mergedFrom,omitempty"`
 	// Config is the merged config. Secrets in it read (hidden).
 	Config map[string]any `json:"config"`
+	// Secrets that parts of the Plugin's own config come from.
+	Secrets []Secret `json:"secrets,omitempty"`
 	// Skipped says that the step is unusable and not run.
 	Skipped bool `json:"skipped,omitempty"`
 	// Place says why it is at this place, OnFailure what requests get when it fails.
 	Place     string `json:"place"`
 	OnFailure string `json:"onFailure"`
+}
+
+// Secret says that a field of a Plugin's config comes from a key of a Secret.
+type Secret struct {
+	// Field is empty where all of the config does.
+	Field string `json:"field,omitempty"`
+	// Secret is written namespace/name.
+	Secret string `json:"secret"`
+	Key    string `json:"key"`
 }
 
 // Entry is an entry of an annotation.

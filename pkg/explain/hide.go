@@ -12,9 +12,9 @@ import (
 )
 
 // Hidden stands for a value that must not be shown.
-const Hidden = "(hidden)"
+const Hidden = config.Hidden
 
-// hide replaces what may be a secret in a config. A built-in's schema says what is one. Other plugins' configs have no
+// hide replaces what may be a secret in a config, besides what comes from Secrets and is not in it. A built-in's schema says what is one. Other plugins' configs have no
 // schema, so there, and in headers that a built-in sets, names decide, and rather hide too much: an explanation is
 // pasted into tickets.
 func hide(spec *pluginsv1alpha1.PluginSpec, c config.Value) map[string]any {

@@ -6,6 +6,7 @@ import (
 
 	pluginsv1alpha1 "github.com/istio-plugins/istio-plugins/pkg/apis/plugins/v1alpha1"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog"
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
 	"github.com/istio-plugins/istio-plugins/pkg/config"
 	"github.com/istio-plugins/istio-plugins/pkg/finding"
 	"github.com/istio-plugins/istio-plugins/pkg/mechanism"
@@ -16,7 +17,7 @@ func (x explainer) step(s resolve.Step, chain resolve.Chain, skipped bool) Step 
 	out := Step{
 		Plugin: s.Plugin.Name, Type: mechanism.Type(s.Plugin.Spec), Priority: s.Plugin.Spec.Priority,
 		FailurePolicy: string(pluginsv1alpha1.FailClosed), AttachedBy: x.entry(s.Entry), Skipped: skipped,
-		Config: hide(s.Plugin.Spec, configOf(s)),
+		Config: Config(s),
 	}
 	if s.Plugin.FailOpen() {
 		out.FailurePolicy = string(pluginsv1alpha1.FailOpen)
@@ -24,6 +25,9 @@ func (x explainer) step(s resolve.Step, chain resolve.Chain, skipped bool) Step 
 	if s.Plugin.Object != (finding.Object{}) {
 		object := Object(s.Plugin.Object)
 		out.Object, out.Source = &object, x.snapshot.Where(s.Plugin.Object, "")
+	}
+	for _, from := range s.Plugin.Secrets {
+		out.Secrets = append(out.Secrets, Secret{Field: builtin.Path(from.Path...), Secret: from.Secret, Key: from.Key})
 	}
 	for _, e := range s.Merged {
 		out.MergedFrom = append(out.MergedFrom, x.entry(e))
@@ -34,8 +38,7 @@ func (x explainer) step(s resolve.Step, chain resolve.Chain, skipped bool) Step 
 }
 
 // configOf is the merged config; for an Envoy filter, what it is merged into.
-func configOf(s resolve.Step) config.Value {
-	c := s.Config()
+func configOf(s resolve.Step, c config.Value) config.Value {
 	if e := s.Plugin.Spec.Envoy; e != nil && e.TypedConfig != nil {
 		if typed, err := config.Decode(e.TypedConfig.Raw); err == nil {
 			c = config.Merge(typed, c)

@@ -1,6 +1,7 @@
 package explain
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -134,6 +135,9 @@ func (t *text) step(n int, s Step) {
 		t.wrap(indent, fmt.Sprintf(label, "merged"), entryText(e))
 	}
 	t.config(s)
+	for _, from := range s.Secrets {
+		t.wrap(indent, fmt.Sprintf(label, "secret"), fmt.Sprintf("%s from key %s of Secret %s", cmp.Or(from.Field, "the Plugin's config"), from.Key, from.Secret))
+	}
 	t.wrap(indent, fmt.Sprintf(label, "place"), s.Place)
 	t.wrap(indent, fmt.Sprintf(label, "on failure"), s.OnFailure)
 }
@@ -144,6 +148,9 @@ func entryText(e Entry) string {
 
 func (t *text) config(s Step) {
 	c := s.Config
+	if len(c) == 0 && len(s.Secrets) > 0 {
+		return
+	}
 	if len(c) == 0 {
 		none := "nothing but defaults"
 		if s.Type == "Lua" || s.Type == "Wasm" {

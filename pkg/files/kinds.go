@@ -59,7 +59,7 @@ var kinds = []kind{
 		decode: tolerant(func(s *snapshot.Snapshot) *[]*networkingv1alpha3.EnvoyFilter { return &s.EnvoyFilters })},
 	{group: "extensions.istio.io", name: "WasmPlugin", versions: []string{"v1alpha1"}, labelled: generated,
 		decode: tolerant(func(s *snapshot.Snapshot) *[]*extensionsv1alpha1.WasmPlugin { return &s.WasmPlugins })},
-	{name: "Secret", versions: []string{"v1"}, labelled: credential, decode: secret},
+	{name: "Secret", versions: []string{"v1"}, decode: secret},
 	{name: "ConfigMap", versions: []string{"v1"},
 		decode: tolerant(func(s *snapshot.Snapshot) *[]*corev1.ConfigMap { return &s.ConfigMaps })},
 	{name: "Service", versions: []string{"v1"},
@@ -77,9 +77,13 @@ func (k *kind) wanted(fields map[string]any) bool {
 	if k.labelled == nil {
 		return true
 	}
+	return k.labelled(labelsOf(fields))
+}
+
+func labelsOf(fields map[string]any) map[string]any {
 	metadata, _ := fields["metadata"].(map[string]any)
 	labels, _ := metadata["labels"].(map[string]any)
-	return k.labelled(labels)
+	return labels
 }
 
 func generated(labels map[string]any) bool { return labels[snapshot.GeneratedLabel] == "true" }
@@ -130,7 +134,7 @@ func strict[T any, P object[T]](list func(*snapshot.Snapshot) *[]P) func(*kind, 
 	}
 }
 
-// secret reads a credential. It merges stringData into data, as the API server does, and names no value.
+// secret reads a Secret. It merges stringData into data, as the API server does, and names no value.
 func secret(k *kind, s *snapshot.Snapshot, fields map[string]any) []problem {
 	problems := append(base64Problems(fields["data"]), stringMapProblems("stringData", fields["stringData"])...)
 	if len(problems) > 0 {

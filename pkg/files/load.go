@@ -10,7 +10,10 @@ import (
 	"slices"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/istio-plugins/istio-plugins/pkg/finding"
+	"github.com/istio-plugins/istio-plugins/pkg/resolve"
 	"github.com/istio-plugins/istio-plugins/pkg/snapshot"
 )
 
@@ -40,6 +43,7 @@ func Load(opts snapshot.Options, namespace string, paths []string, stdin io.Read
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
+	l.judgeOthers()
 	return l.snapshot, nil
 }
 
@@ -47,6 +51,22 @@ func Load(opts snapshot.Options, namespace string, paths []string, stdin io.Read
 type loader struct {
 	namespace string
 	snapshot  *snapshot.Snapshot
+	// others are malformed Secrets that are no credentials. They matter only if a Plugin names them.
+	others []snapshot.Malformed
+}
+
+func (l *loader) judgeOthers() {
+	if len(l.others) == 0 {
+		return
+	}
+	named := resolve.SecretNames(l.snapshot)
+	for _, m := range l.others {
+		if slices.Contains(named, types.NamespacedName{Namespace: m.Object.Namespace, Name: m.Object.Name}) {
+			l.snapshot.Malformed = append(l.snapshot.Malformed, m)
+		} else {
+			l.snapshot.Unlabelled = append(l.snapshot.Unlabelled, m.Object)
+		}
+	}
 }
 
 // load adds all objects of one file.

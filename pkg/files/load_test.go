@@ -178,7 +178,7 @@ func TestLoadReadsEveryKind(t *testing.T) {
 	s := load(t, everyKind)
 	want := []string{
 		"virtualservice/default/a", "virtualservice/shop/b", "gateway/default/a", "plugin/default/a", "clusterplugin/a",
-		"consumer/default/a", "secret/default/a", "secret/default/b", "configmap/default/a", "service/default/a",
+		"consumer/default/a", "secret/default/a", "secret/default/b", "secret/default/no-credential", "secret/default/not-a-credential", "configmap/default/a", "service/default/a",
 		"referencegrant/default/a", "referencegrant/default/b", "httproute/default/a", "envoyfilter/default/a", "wasmplugin/default/a",
 	}
 	if diff := cmp.Diff(want, names(s)); diff != "" {
@@ -215,6 +215,24 @@ stringData: {password: new}
 	want := map[string][]byte{"username": []byte("alice"), "password": []byte("new")}
 	if diff := cmp.Diff(want, s.Secrets[0].Data); diff != "" || s.Secrets[0].StringData != nil {
 		t.Error(diff, s.Secrets[0].StringData)
+	}
+}
+
+// A Secret that is no credential matters only if a Plugin names it.
+func TestLoadPassesOtherSecretsBy(t *testing.T) {
+	const broken = "---\n{apiVersion: v1, kind: Secret, metadata: {name: s}, data: {key: no base64}}\n"
+	if s := load(t, broken); len(s.Malformed) > 0 || len(s.Unlabelled) != 1 {
+		t.Errorf("%v, passed by are %v", malformed(s), s.Unlabelled)
+	}
+	for _, spec := range []string{
+		"{builtin: cors, configFrom: {secretKeyRef: {name: s, key: key}}}",
+		"{builtin: cors, config: {origins: [{secretKeyRef: {name: s, key: key}}]}}",
+		"{builtin: cors, configPatches: [{path: /max_age, valueFrom: {secretKeyRef: {name: s, key: key}}}]}",
+	} {
+		s := load(t, broken+"---\n{apiVersion: plugins.istio.io/v1alpha1, kind: Plugin, metadata: {name: p}, spec: "+spec+"}")
+		if got := strings.Join(malformed(s), "\n"); !strings.Contains(got, "secret/default/s data.key: is no base64") {
+			t.Errorf("%s: %s", spec, got)
+		}
 	}
 }
 

@@ -46,8 +46,12 @@ func (l *loader) add(file string, d document) error {
 	if len(problems) == 0 {
 		problems = k.decode(k, l.snapshot, d.fields)
 	}
+	malformed := &l.snapshot.Malformed
+	if k.name == "Secret" && !credential(labelsOf(d.fields)) {
+		malformed = &l.others
+	}
 	for _, p := range problems {
-		l.snapshot.Malformed = append(l.snapshot.Malformed, snapshot.Malformed{
+		*malformed = append(*malformed, snapshot.Malformed{
 			Object: object, Annotation: stringIn(d.fields, "metadata", "annotations", annotation.Key), Place: p.place, Error: p.message,
 		})
 	}

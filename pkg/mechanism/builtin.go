@@ -2,6 +2,8 @@ package mechanism
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
 	"github.com/istio-plugins/istio-plugins/pkg/finding"
@@ -18,15 +20,17 @@ func (builtinMechanism) build(w *World, u Use) ([]part.Part, []Problem) {
 	}
 	complete, wrong := b.Schema.Check(u.Config)
 	problems := ofConfig(wrong)
-	for _, p := range problems {
-		if !p.Warning {
-			return nil, problems
-		}
+	if broken(problems) {
+		return nil, problems
 	}
 	parts, wrong := b.Build(builtin.Use{
 		Plugin: u.Name, Instance: u.Instance(), Namespace: u.User, FailOpen: u.failOpen(), Consumers: w.consumers(),
 		Home: u.Namespace, Services: w.services(),
 	}, complete)
+	wrong = slices.Clone(wrong) // they may be somebody else's
+	for i, p := range wrong {
+		wrong[i].Veiled = strings.TrimSpace(b.Schema.Known(p.Path) + " has a value with a problem: `istio-plugins catalog show " + b.Name + "` says what it may be")
+	}
 	return parts, append(problems, ofConfig(wrong)...)
 }
 
@@ -40,7 +44,7 @@ func ofConfig(wrong []builtin.Problem) []Problem {
 		case p.Missing:
 			reason = finding.RefNotFound
 		}
-		out = append(out, Problem{Reason: reason, InConfig: true, Config: p.Path, Message: p.Message, Warning: p.Warning})
+		out = append(out, Problem{Reason: reason, InConfig: true, Config: p.Path, Message: p.Message, Veiled: p.Veiled, Warning: p.Warning})
 	}
 	return out
 }

@@ -35,7 +35,8 @@ func buildFixed(w *World, u Use, name, place string, fixed config.Value) ([]part
 	var problems []Problem
 	for _, field := range slices.Sorted(maps.Keys(fixed)) {
 		if _, changed := u.Config[field]; changed {
-			problems = append(problems, Problem{Reason: finding.InvalidConfig, InConfig: true, Config: field, Message: "is set by " + place + " and cannot be changed by config"})
+			message := "is set by " + place + " and cannot be changed by config"
+			problems = append(problems, Problem{Reason: finding.InvalidConfig, InConfig: true, Config: field, Message: message, Veiled: field + " " + message})
 		}
 	}
 	if len(problems) > 0 {

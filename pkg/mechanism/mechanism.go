@@ -3,6 +3,7 @@ package mechanism
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/cespare/xxhash/v2"
@@ -40,6 +41,8 @@ type Use struct {
 	User string
 	// Config is the merged config.
 	Config config.Value
+	// Secrets that parts of it come from.
+	Secrets Secrets
 }
 
 // Problem is something wrong with a use.
@@ -49,20 +52,36 @@ type Problem struct {
 	Config, Spec string
 	InConfig     bool
 	Message      string
-	Warning      bool
+	// Veiled says as much of the problem as may be known of a config that comes from a Secret; empty for nothing.
+	Veiled  string
+	Warning bool
 }
 
 // Build makes the parts of a use. Without parts and with a problem that is no warning, the plugin is unusable.
 func (w *World) Build(u Use) ([]part.Part, []Problem) {
+	problems := u.Secrets.problems()
+	if broken(problems) {
+		return nil, problems
+	}
+	parts, wrong := w.build(u)
+	return parts, append(problems, w.veil(u, wrong)...)
+}
+
+func broken(problems []Problem) bool {
+	return slices.ContainsFunc(problems, func(p Problem) bool { return !p.Warning })
+}
+
+func (w *World) build(u Use) ([]part.Part, []Problem) {
+	if left := paths(u.Config, refers); len(left) > 0 {
+		return nil, []Problem{{Reason: finding.InvalidConfig, InConfig: true, Config: left[0], Message: "Secrets can be named in the spec of a Plugin only"}}
+	}
 	m, problem := mechanismOf(u.Spec)
 	if m == nil {
 		return nil, []Problem{problem}
 	}
 	parts, problems := m.build(w, u)
-	for _, p := range problems {
-		if !p.Warning {
-			return nil, problems
-		}
+	if broken(problems) {
+		return nil, problems
 	}
 	for i, p := range parts {
 		switch p := p.(type) {

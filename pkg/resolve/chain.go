@@ -42,8 +42,13 @@ func (s Step) Layers() []*Entry {
 
 // Config is the plugin's own config with the entries' merged over it. With override, what the parent attaches, the
 // plugin's own config included, lies over its children's: they may add to it, but change nothing.
-func (s Step) Config() config.Value {
-	own := s.Plugin.Config
+func (s Step) Config() config.Value { return s.Over(s.Plugin.Config) }
+
+// Public is Config as far as everybody may know it.
+func (s Step) Public() config.Value { return s.Over(s.Plugin.Public) }
+
+// Over is Config with another own config of the plugin.
+func (s Step) Over(own config.Value) config.Value {
 	if own == nil {
 		own = config.Value{}
 	}

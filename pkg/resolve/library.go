@@ -30,16 +30,24 @@ type Plugin struct {
 	Namespace string
 	// Spec of the plugin; for a bare built-in it only names it.
 	Spec *pluginsv1alpha1.PluginSpec
-	// Config is the plugin's own config.
-	Config config.Value
+	// Config is the plugin's own config. Public is the same as far as everybody may know it: what comes from Secrets reads
+	// config.Hidden there, or is left out.
+	Config, Public config.Value
+	// Secrets are where parts of Config come from, and Wrong is what is wrong with them. Unless all of that are warnings the
+	// plugin is unusable.
+	Secrets []config.Source
+	Wrong   []finding.Finding
+	// readings are what the Secrets gave.
+	readings []reading
 	// Malformed is set if the object could not be decoded; routes that name it are refused.
 	Malformed *Issue
 }
 
 // sameAs says whether newPlugin would come to the same Plugin. It compares content, since an object has a new version
 // whenever its status is written. What is malformed is read again.
-func (p *Plugin) sameAs(namespace string, spec *pluginsv1alpha1.PluginSpec) bool {
-	return p.Malformed == nil && p.Namespace == namespace && reflect.DeepEqual(p.Spec, spec)
+func (p *Plugin) sameAs(namespace string, spec *pluginsv1alpha1.PluginSpec, all secrets) bool {
+	return p.Malformed == nil && p.Namespace == namespace && reflect.DeepEqual(p.Spec, spec) &&
+		!slices.ContainsFunc(p.readings, func(r reading) bool { return !r.holds(all) })
 }
 
 // FailOpen says whether routes skip the plugin when it is invalid or fails.
@@ -65,7 +73,7 @@ type Library struct {
 func NewLibrary(s *snapshot.Snapshot, builtins []string) *Library {
 	l := &Library{builtins: make(map[string]*Plugin, len(builtins))}
 	for _, name := range builtins {
-		l.builtins[name] = &Plugin{ID: "builtin/" + name, Name: name, Spec: &pluginsv1alpha1.PluginSpec{Builtin: name}, Config: config.Value{}}
+		l.builtins[name] = &Plugin{ID: "builtin/" + name, Name: name, Spec: &pluginsv1alpha1.PluginSpec{Builtin: name}, Config: config.Value{}, Public: config.Value{}}
 	}
 	return l.Next(s)
 }
@@ -79,14 +87,15 @@ func (l *Library) Next(s *snapshot.Snapshot) *Library {
 		builtins: l.builtins,
 		grants:   s.ReferenceGrants,
 	}
+	all := secretsOf(s)
 	for _, p := range s.Plugins {
 		object := finding.Object{Kind: "Plugin", Namespace: p.Namespace, Name: p.Name}
 		key := p.Namespace + "/" + p.Name
-		next.plugins[key] = renewed(l.plugins[key], object, p.Namespace, &p.Spec)
+		next.plugins[key] = renewed(l.plugins[key], object, p.Namespace, &p.Spec, all)
 	}
 	for _, p := range s.ClusterPlugins {
 		object := finding.Object{Kind: "ClusterPlugin", Name: p.Name}
-		next.cluster[p.Name] = renewed(l.cluster[p.Name], object, s.Options.RootNamespace, &p.Spec)
+		next.cluster[p.Name] = renewed(l.cluster[p.Name], object, s.Options.RootNamespace, &p.Spec, all)
 	}
 	if len(s.Malformed) == 0 && maps.Equal(l.plugins, next.plugins) && maps.Equal(l.cluster, next.cluster) && snapshot.SameObjects(l.grants, next.grants, snapshot.Same) {
 		return l
@@ -132,14 +141,14 @@ func byPlace(malformed []snapshot.Malformed) []snapshot.Malformed {
 }
 
 // renewed is a Plugin as it was if it still is, or else a new one.
-func renewed(was *Plugin, object finding.Object, namespace string, spec *pluginsv1alpha1.PluginSpec) *Plugin {
-	if was != nil && was.sameAs(namespace, spec) {
+func renewed(was *Plugin, object finding.Object, namespace string, spec *pluginsv1alpha1.PluginSpec, all secrets) *Plugin {
+	if was != nil && was.sameAs(namespace, spec, all) {
 		return was
 	}
-	return newPlugin(object, namespace, spec)
+	return newPlugin(object, namespace, spec, all)
 }
 
-func newPlugin(object finding.Object, namespace string, spec *pluginsv1alpha1.PluginSpec) *Plugin {
+func newPlugin(object finding.Object, namespace string, spec *pluginsv1alpha1.PluginSpec, all secrets) *Plugin {
 	p := &Plugin{ID: object.String(), Name: object.Name, Object: object, Namespace: namespace, Spec: spec}
 	if spec.Config != nil {
 		c, err := config.Decode(spec.Config.Raw)
@@ -148,7 +157,10 @@ func newPlugin(object finding.Object, namespace string, spec *pluginsv1alpha1.Pl
 				Reason: finding.InvalidPlugin, Object: object, Place: "spec.config", Problem: err.Error(), Remedy: "make spec.config a map",
 			}}
 		}
-		p.Config = c
+		p.Config, p.Public = c, c
+	}
+	if p.Malformed == nil && refers(spec) {
+		p.readSecrets(all)
 	}
 	return p
 }

@@ -22,7 +22,7 @@ type Snapshot struct {
 	Plugins         []*pluginsv1alpha1.Plugin
 	ClusterPlugins  []*pluginsv1alpha1.ClusterPlugin
 	Consumers       []*pluginsv1alpha1.Consumer
-	// Secrets are those with a credential label.
+	// Secrets are those with a credential label, and those that configs of Plugins come from.
 	Secrets    []*corev1.Secret
 	ConfigMaps []*corev1.ConfigMap
 	// Services tell at which port a gateway really listens (targetPort), and, with the ServiceEntries, what plugins can call.

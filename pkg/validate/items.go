@@ -23,6 +23,8 @@ import (
 type item struct {
 	config *anypb.Any
 	causes []compile.Cause
+	// whole says that it is a whole resource, in which there may be something of any plugin.
+	whole bool
 }
 
 // items are the filter configurations in generated objects, each different one once, in a stable order. Entries of the
@@ -37,7 +39,7 @@ func items(r *compile.Result) ([]item, error) {
 	add := func(a *anypb.Any, at place) {
 		if id := a.GetTypeUrl() + "\x00" + string(a.GetValue()); !known[id] && !a.MessageIs(&wasm.Wasm{}) {
 			known[id] = true
-			out = append(out, item{a, causes[at]})
+			out = append(out, item{config: a, causes: causes[at], whole: at.entry == ""})
 		}
 	}
 	for _, o := range r.Objects {

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,9 +44,19 @@ func Check(ctx context.Context, path string, s *snapshot.Snapshot, r *compile.Re
 	}
 	var out []finding.Finding
 	for _, x := range refused {
+		if secret(x.item, r) {
+			x.message = "its words are not shown, since they may quote values from Secrets"
+		}
 		out = append(out, report(e.version, x, s))
 	}
 	return finding.Sort(out), nil
+}
+
+// secret says whether there may be values from Secrets in an item.
+func secret(x item, r *compile.Result) bool {
+	return slices.ContainsFunc(r.Plugins, func(u compile.PluginUse) bool {
+		return u.Secrets && (x.whole || slices.ContainsFunc(x.causes, func(c compile.Cause) bool { return c.Object == u.Object }))
+	})
 }
 
 // refusal is an item that Envoy does not take, and its words.
@@ -117,7 +128,7 @@ func (e *envoy) refused(ctx context.Context, items []item) ([]refusal, error) {
 		return nil, err
 	}
 	if len(left)+len(right) == 0 {
-		return nil, fmt.Errorf("envoy %s refuses %d filters together and each half alone not: %s", e.version, len(items), message)
+		return nil, fmt.Errorf("envoy %s refuses %d filters together and each half alone not", e.version, len(items))
 	}
 	return append(left, right...), nil
 }

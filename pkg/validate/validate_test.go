@@ -177,3 +177,25 @@ func TestAFailingEnvoyIsNoVerdict(t *testing.T) {
 		t.Error("an Envoy that crashes passes for one that has judged")
 	}
 }
+
+func TestWhatEnvoySaysOfSecretsIsNotShown(t *testing.T) {
+	plain := `
+      "@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit
+      stat_prefix: slow
+      token_bucket: {max_tokens: 10, tokens_per_fill: 10, fill_interval: 1s}
+`
+	sealed := `
+      "@type": type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication
+  configFrom: {secretKeyRef: {name: s, key: config}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: s}
+stringData: {config: "providers: {c4nary: {issuer: i, local_jwks: {inline_string: no keys}}}"}
+`
+	bad := strings.Replace(base, plain, sealed, 1)
+	got := strings.Join(check(t, binary(t, versions[0]), bad), "\n")
+	if !strings.Contains(got, "its words are not shown, since they may quote values from Secrets") || strings.Contains(got, "c4nary") {
+		t.Errorf("findings: %s", got)
+	}
+}

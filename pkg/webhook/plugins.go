@@ -63,6 +63,7 @@ func pluginVerdict(spec *pluginsv1alpha1.PluginSpec, findings []finding.Finding)
 			// Whose Consumers a ClusterPlugin means is known only where it is named.
 		case f.Reason == finding.RefNotFound,
 			f.Place == "spec.lua.configMapRef",
+			strings.HasSuffix(f.Place, ".secretKeyRef"),
 			f.Reason == finding.InvalidConfig && inConfig && !holds(spec, strings.TrimSuffix(path, ".")):
 			f.Traffic = traffic
 			v.warned = append(v.warned, f)

@@ -6,7 +6,7 @@
 // the controller survives, too, if it is stored nevertheless. So it refuses only what nothing else can make right:
 //
 //   - What refers to something that is not there, or not permitted, is admitted with a warning, since objects are applied
-//     in any order: ConfigMaps, Consumers, grants, and the names in annotations.
+//     in any order: ConfigMaps, Secrets, Consumers, grants, and the names in annotations. So is what a Secret holds wrongly.
 //   - A Plugin's config that lacks something is admitted with a warning, since the config of an annotation's entry is
 //     merged over it. A value that is there and wrong is refused, and so is the typedConfig of an Envoy filter if Envoy
 //     would refuse it with the Plugin's own config.

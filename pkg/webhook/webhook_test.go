@@ -56,7 +56,7 @@ func (s stored) Get(_ context.Context, key client.ObjectKey, into client.Object,
 			return nil
 		}
 	}
-	return apierrors.NewNotFound(schema.GroupResource{Resource: "configmaps"}, key.Name)
+	return apierrors.NewNotFound(schema.GroupResource{Resource: "configmaps or secrets"}, key.Name) // Secrets are listed
 }
 
 // unreadable is a client.Reader that is broken.
@@ -151,6 +151,7 @@ var world = stored{
 	&pluginsv1alpha1.ClusterPlugin{ObjectMeta: metav1.ObjectMeta{Name: "everywhere"}, Spec: pluginsv1alpha1.PluginSpec{Builtin: "cors"}},
 	&pluginsv1alpha1.Consumer{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "anna"}, Spec: pluginsv1alpha1.ConsumerSpec{Username: "anna"}},
 	&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "code"}, Data: map[string]string{"good.lua": "return {}", "bad.lua": "return end"}},
+	&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "s"}, Data: map[string][]byte{"good": []byte("minute: 5"), "bad": []byte("minute: c4nary"), "text": []byte("c4nary")}},
 	&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: "code"}, Data: map[string]string{"good.lua": "return {}"}},
 	&gatewayv1beta1.ReferenceGrant{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "granted", Name: "g"},
@@ -230,6 +231,25 @@ var cases = []struct {
 	{name: "a Consumer of whoever names the ClusterPlugin", object: clusterPlugin("{builtin: key-auth, config: {anonymous: bert}}")},
 	{name: "a grant that may come", object: plugin("{builtin: key-auth, config: {consumers_from: [other]}}"),
 		warned: []string{"RefNotFound plugin/demo/a:spec.config.consumers_from[0]: namespace other does not grant its Consumers to namespace demo; it needs a ReferenceGrant from plugins.istio.io Plugin in demo to plugins.istio.io Consumer; a route that names it answers 503"}},
+
+	{name: "a config from a Secret", object: plugin("{builtin: rate-limiting, configFrom: {secretKeyRef: {name: s, key: good}}}")},
+	{name: "a Secret that may come", object: clusterPlugin("{builtin: rate-limiting, configFrom: {secretKeyRef: {name: s, key: good}}}"),
+		warned: []string{"RefNotFound clusterplugin/a:spec.configFrom.secretKeyRef: there is no Secret istio-system/s; a route that names it answers 503"}},
+	{name: "a key of a Secret that may come", object: plugin("{builtin: rate-limiting, config: {path: {secretKeyRef: {name: s, key: later}}}}"),
+		warned: []string{`RefNotFound plugin/demo/a:spec.config.path.secretKeyRef: Secret demo/s has no key "later"; a route that names it answers 503`}},
+	{name: "a Secret that may be corrected", object: plugin("{builtin: rate-limiting, configFrom: {secretKeyRef: {name: s, key: bad}}}"),
+		warned: []string{`InvalidConfig plugin/demo/a:spec.configFrom.secretKeyRef: key "bad" of Secret demo/s: minute must be an integer, not a string; a route that names it answers 503`}},
+	{name: "a value of a Secret that may be corrected", object: plugin("{builtin: rate-limiting, config: {minute: 5, limit_by: {secretKeyRef: {name: s, key: text}}}}"),
+		warned: []string{`InvalidConfig plugin/demo/a:spec.config.limit_by.secretKeyRef: key "text" of Secret demo/s: limit_by is not allowed, allowed are "consumer", "credential", "ip", "service", "header", "path"; a route that names it answers 503`}},
+	{name: "a Secret for an Envoy filter that may be corrected",
+		object: plugin(`{envoy: {typedConfig: {"@type": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer}}, configPatches: [{path: /max_request_bytes, valueFrom: {secretKeyRef: {name: s, key: text}}}]}`),
+		warned: []string{`InvalidEnvoyConfig plugin/demo/a:spec.configPatches[0].valueFrom.secretKeyRef: key "text" of Secret demo/s: the plugin cannot be used with what it holds; a route that names it answers 503`}},
+	{name: "a mistake beside a Secret", object: plugin("{builtin: rate-limiting, config: {minute: -5, error_message: {secretKeyRef: {name: s, key: text}}}}"),
+		refused: []string{"InvalidConfig spec.config.minute: -5 is too small, at least 1"}},
+	{name: "a reference without a key", object: plugin("{builtin: rate-limiting, config: {minute: 5, error_message: {secretKeyRef: {name: s}}}}"),
+		refused: []string{"InvalidConfig spec.config.error_message: secretKeyRef is a map with a name and a key, and nothing stands beside it"}},
+	{name: "a patch that leads nowhere", object: plugin("{builtin: rate-limiting, config: {minute: 5}, configPatches: [{path: /minute/a, valueFrom: {secretKeyRef: {name: s, key: text}}}]}"),
+		refused: []string{`InvalidPlugin spec.configPatches[0].path: "/minute/a" leads nowhere: what "a" would be in is neither a map nor a list`}},
 
 	{name: "an annotation", object: virtualService("greet, everywhere, cors, granted/x, -nothing", noRoute)},
 	{name: "an empty annotation", object: virtualService("", noRoute)},

@@ -125,8 +125,11 @@ type Consumer struct {
 type Problem struct {
 	// Path in the config, for example `key_names[0]`; empty for the whole.
 	Path string
-	// Message without the path; never holds a secret.
+	// Message without the path; never holds a secret, unless the config does.
 	Message string
+	// Veiled is a message with the path that shows nothing of the config but fields that the schema names. A schema fills it
+	// in; what a built-in finds itself need not.
+	Veiled string
 	// Warning problems do not make the plugin unusable.
 	Warning bool
 	// Missing says that the config names something that is not there, or not granted, and that may come later.

@@ -80,7 +80,7 @@ func allowsNull(s *jsonschema.Schema) bool {
 func (c *completion) completeNumber(s *jsonschema.Schema, v json.Number, at []string) any {
 	f, err := v.Float64()
 	if err != nil || math.IsInf(f, 0) || f == 0 && strings.ContainsAny(mantissa(v), "123456789") {
-		c.problems = append(c.problems, Problem{Path: Path(at...), Message: "the number is out of range"})
+		c.problems = append(c.problems, Problem{Path: Path(at...), Message: "the number is out of range", Veiled: "a number is out of range"})
 		return v
 	}
 	if s == nil || s.Types == nil || !slices.Contains(s.Types.ToStrings(), "integer") {

@@ -81,7 +81,8 @@ func (s *Schema) Check(v config.Value) (config.Value, []Problem) {
 	kept := make(map[string]any, len(v))
 	for name, value := range v {
 		if _, ours := s.root.Properties[name]; !ours && slices.Contains(s.ignored, name) {
-			problems = append(problems, Problem{Path: name, Message: "has no meaning here and is ignored", Warning: true})
+			const message = "has no meaning here and is ignored"
+			problems = append(problems, Problem{Path: name, Message: message, Veiled: name + " " + message, Warning: true})
 			continue
 		}
 		kept[name] = value
@@ -106,83 +107,118 @@ func (s *Schema) Check(v config.Value) (config.Value, []Problem) {
 }
 
 func (s *Schema) collect(e *jsonschema.ValidationError, problems *[]Problem) {
-	path := Path(e.InstanceLocation...)
-	add := func(path, format string, args ...any) {
-		*problems = append(*problems, Problem{Path: path, Message: fmt.Sprintf(format, args...)})
+	// wrong adds what is wrong with the value, and refused does so for messages that begin with it.
+	wrong := func(format string, args ...any) {
+		*problems = append(*problems, s.problem(e.InstanceLocation, "", fmt.Sprintf(format, args...)))
+	}
+	refused := func(value, format string, args ...any) {
+		*problems = append(*problems, s.problem(e.InstanceLocation, value+" ", fmt.Sprintf(format, args...)))
 	}
 	switch k := e.ErrorKind.(type) {
 	case *kind.AnyOf:
 		s.collectForms(e, problems)
 	case *kind.OneOf:
 		if len(k.Subschemas) > 0 {
-			add(path, "fits more than one of the allowed forms")
+			wrong("fits more than one of the allowed forms")
 			return
 		}
 		s.collectForms(e, problems)
 	case *kind.AdditionalProperties:
-		at := s.at(e.InstanceLocation)
+		known := fieldNames(s.at(e.InstanceLocation))
+		all := "unknown field, known ones are " + strings.Join(known, ", ")
 		for _, name := range k.Properties {
-			known := fieldNames(at)
+			p := s.problem(step(e.InstanceLocation, name), "", all)
 			if near, ok := finding.Nearest(name, known); ok {
-				add(Path(append(slices.Clone(e.InstanceLocation), name)...), "unknown field, did you mean %q?", near)
-			} else {
-				add(Path(append(slices.Clone(e.InstanceLocation), name)...), "unknown field, known ones are %s", strings.Join(known, ", "))
+				p.Message = fmt.Sprintf("unknown field, did you mean %q?", near)
 			}
+			*problems = append(*problems, p)
 		}
 	case *kind.Required:
 		for _, name := range k.Missing {
-			add(Path(append(slices.Clone(e.InstanceLocation), name)...), "is required")
+			*problems = append(*problems, s.problem(step(e.InstanceLocation, name), "", "is required"))
 		}
 	case *kind.Enum:
-		add(path, "%s is not allowed, allowed are %s", show(k.Got), showAll(k.Want))
+		refused(show(k.Got), "is not allowed, allowed are %s", showAll(k.Want))
 	case *kind.Const:
-		add(path, "%s is not allowed, allowed is %s", show(k.Got), show(k.Want))
+		refused(show(k.Got), "is not allowed, allowed is %s", show(k.Want))
 	case *kind.Type:
-		add(path, "must be %s, not %s", article(k.Want), article([]string{k.Got}))
+		wrong("must be %s, not %s", article(k.Want), article([]string{k.Got}))
 	case *kind.Minimum:
-		add(path, "%s is too small, at least %s", decimal(k.Got), decimal(k.Want))
+		refused(decimal(k.Got), "is too small, at least %s", decimal(k.Want))
 	case *kind.Maximum:
-		add(path, "%s is too large, at most %s", decimal(k.Got), decimal(k.Want))
+		refused(decimal(k.Got), "is too large, at most %s", decimal(k.Want))
 	case *kind.ExclusiveMinimum:
-		add(path, "%s is too small, more than %s", decimal(k.Got), decimal(k.Want))
+		refused(decimal(k.Got), "is too small, more than %s", decimal(k.Want))
 	case *kind.ExclusiveMaximum:
-		add(path, "%s is too large, less than %s", decimal(k.Got), decimal(k.Want))
+		refused(decimal(k.Got), "is too large, less than %s", decimal(k.Want))
 	case *kind.MultipleOf:
-		add(path, "%s is not a multiple of %s", decimal(k.Got), decimal(k.Want))
+		refused(decimal(k.Got), "is not a multiple of %s", decimal(k.Want))
 	case *kind.MinItems:
-		add(path, "has %d items, at least %d", k.Got, k.Want)
+		wrong("has %d items, at least %d", k.Got, k.Want)
 	case *kind.MaxItems:
-		add(path, "has %d items, at most %d", k.Got, k.Want)
+		wrong("has %d items, at most %d", k.Got, k.Want)
 	case *kind.UniqueItems:
-		add(path, "items %d and %d are equal", k.Duplicates[0], k.Duplicates[1])
+		wrong("items %d and %d are equal", k.Duplicates[0], k.Duplicates[1])
 	case *kind.MinLength:
-		add(path, "must not be shorter than %d characters", k.Want)
+		wrong("must not be shorter than %d characters", k.Want)
 	case *kind.MaxLength:
-		add(path, "must not be longer than %d characters", k.Want)
+		wrong("must not be longer than %d characters", k.Want)
 	case *kind.MinProperties:
 		if known := fieldNames(s.at(e.InstanceLocation)); len(known) > 0 {
-			add(path, "needs at least %d of %s", k.Want, strings.Join(known, ", "))
+			wrong("needs at least %d of %s", k.Want, strings.Join(known, ", "))
 		} else {
-			add(path, "has %d entries, at least %d", k.Got, k.Want)
+			wrong("has %d entries, at least %d", k.Got, k.Want)
 		}
 	case *kind.MaxProperties:
-		add(path, "has %d entries, at most %d", k.Got, k.Want)
+		wrong("has %d entries, at most %d", k.Got, k.Want)
 	case *kind.DependentRequired:
-		add(path, "%s needs %s, too", k.Prop, strings.Join(k.Missing, " and "))
+		wrong("%s needs %s, too", k.Prop, strings.Join(k.Missing, " and "))
 	case *kind.FalseSchema:
-		add(path, "is not allowed here")
+		wrong("is not allowed here")
 	case *kind.Pattern:
-		add(path, "%s does not match %s", show(k.Got), k.Want)
+		refused(show(k.Got), "does not match %s", k.Want)
 	case *kind.Format:
-		add(path, "%s is no valid %s", show(k.Got), strings.ReplaceAll(k.Want, "-", " "))
+		refused(show(k.Got), "is no valid %s", strings.ReplaceAll(k.Want, "-", " "))
 	default:
 		if len(e.Causes) == 0 {
-			add(path, "is not valid (%T)", k)
+			wrong("is not valid (%T)", k)
 		}
 		for _, cause := range e.Causes {
 			s.collect(cause, problems)
 		}
 	}
+}
+
+// problem is one with the value at a place. The message begins with what shows the value, if anything does.
+func (s *Schema) problem(location []string, value, message string) Problem {
+	return Problem{Path: Path(location...), Message: value + message, Veiled: strings.TrimSpace(Path(s.known(location)...) + " " + message)}
+}
+
+// Known is as much of a path in a config as is made of fields that the schema names, and of numbers of items.
+func (s *Schema) Known(path string) string {
+	steps := strings.FieldsFunc(path, func(r rune) bool { return strings.ContainsRune(".[]", r) })
+	return Path(s.known(steps)...)
+}
+
+func (s *Schema) known(location []string) []string {
+	at := []*jsonschema.Schema{s.root}
+	for i, name := range location {
+		var next []*jsonschema.Schema
+		for len(at) > 0 {
+			form := target(at[0])
+			at = slices.Concat(at[1:], form.OneOf, form.AnyOf, form.AllOf)
+			if _, err := strconv.Atoi(name); err == nil && form.Items2020 != nil {
+				next = append(next, form.Items2020)
+			} else if field, ok := form.Properties[name]; ok {
+				next = append(next, field)
+			}
+		}
+		if len(next) == 0 {
+			return location[:i]
+		}
+		at = next
+	}
+	return location
 }
 
 // collectForms reports a value that has none of several forms: the mistakes in the one form that has its type, or the
@@ -200,7 +236,7 @@ func (s *Schema) collectForms(e *jsonschema.ValidationError, problems *[]Problem
 	}
 	if len(near) == 0 {
 		slices.Sort(types)
-		*problems = append(*problems, Problem{Path: Path(e.InstanceLocation...), Message: fmt.Sprintf("must be %s, not %s", article(slices.Compact(types)), article([]string{got}))})
+		*problems = append(*problems, s.problem(e.InstanceLocation, "", fmt.Sprintf("must be %s, not %s", article(slices.Compact(types)), article([]string{got}))))
 		return
 	}
 	for _, form := range near {

@@ -83,6 +83,21 @@ import (
 //	  config:
 //	    processing_mode: {response_body_mode: BUFFERED}
 //
+// Values that must not stand in the Plugin come from Secrets of its namespace:
+//
+//	apiVersion: plugins.istio.io/v1alpha1
+//	kind: Plugin
+//	metadata: {name: partner-key, namespace: shop}
+//	spec:
+//	  lua:
+//	    inline: |
+//	      local config = ...
+//	      return {
+//	        request = function(handle) handle:headers():replace("x-api-key", config.key) end,
+//	      }
+//	  config:
+//	    key: {secretKeyRef: {name: partner, key: api-key}}
+//
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:path=plugins,shortName=plg,categories={istio-plugins,istio-io}
@@ -117,7 +132,7 @@ type PluginList struct {
 // ClusterPlugin is a Plugin that every namespace may name. Where a Plugin of the same name exists in
 // the namespace of the object that names it, the Plugin is used.
 //
-// Names in it (ConfigMaps, pull secrets) are looked up in the root namespace of the Istio installation.
+// Names in it (ConfigMaps, Secrets) are looked up in the root namespace of the Istio installation.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
@@ -153,6 +168,7 @@ type ClusterPluginList struct {
 // PluginSpec is exactly one kind of plugin (`builtin`, `lua`, `wasm`, `envoy`, `extAuth` or `extProc`), and what holds for all kinds.
 //
 // +kubebuilder:validation:XValidation:rule="[has(self.builtin), has(self.lua), has(self.wasm), has(self.envoy), has(self.extAuth), has(self.extProc)].exists_one(x, x)",message="exactly one of builtin, lua, wasm, envoy, extAuth and extProc must be set"
+// +kubebuilder:validation:XValidation:rule="!(has(self.configFrom) && (has(self.config) || has(self.configPatches)))",message="configFrom cannot be used together with config or configPatches"
 type PluginSpec struct {
 	// Builtin is the name of a built-in plugin, for example `key-auth`. `istio-plugins catalog` lists them.
 	// +optional
@@ -180,10 +196,33 @@ type PluginSpec struct {
 	// a Wasm plugin gets it as JSON (Istio's pluginConfig); for an Envoy filter it is merged into `envoy.typedConfig`;
 	// for extAuth and extProc it has the fields of the built-ins ext-auth and ext-proc, except for those that are set there.
 	// The `config` of an annotation's entry is merged over it: maps deeply, lists and scalars replace, null deletes.
+	//
+	// A text in it may come from a Secret: `{secretKeyRef: {name: …, key: …}}` stands for what the Secret has under that key,
+	// as it is. Entries of annotations cannot name Secrets. What becomes of such values: see configFrom.
 	// +optional
 	// +kubebuilder:pruning:PreserveUnknownFields
 	// +kubebuilder:validation:Type=object
 	Config *apiextensionsv1.JSON `json:"config,omitempty"`
+	// ConfigFrom is a key of a Secret that holds the whole config, a map in YAML or JSON, in the place of `config`.
+	//
+	// Secrets are those of the Plugin's namespace, and for a ClusterPlugin of the root namespace of the Istio installation.
+	// They need no label. While a Secret or its key is not there, or what it holds cannot be used, routes that name the plugin
+	// answer 503, or skip it if its failurePolicy is FailOpen. A change of the Secret takes effect like one of the Plugin.
+	//
+	// Values from Secrets are in no status, Event, log, metric or finding, and in nothing that `lint`, `explain` and `diff`
+	// print. They are, because Envoy needs them, in the generated objects (EnvoyFilters and WasmPlugins of the root
+	// namespace, and what `compile` and `diff --objects` print) and in the gateways' memory and config_dump. So
+	// let nobody read these objects, or reach the gateways' admin port and istiod's debug endpoints, who may not read the
+	// Secrets. And who may create Plugins in a namespace can make a gateway send any Secret of it elsewhere, as who may create
+	// Pods can: give the right to those only who may read its Secrets. For ClusterPlugins this is the root namespace.
+	// +optional
+	ConfigFrom *ConfigSource `json:"configFrom,omitempty"`
+	// ConfigPatches are single values from Secrets that are put into `config`, one after another. Secrets and values are
+	// treated as with configFrom.
+	// +optional
+	// +kubebuilder:validation:MaxItems=64
+	// +listType=atomic
+	ConfigPatches []ConfigPatch `json:"configPatches,omitempty"`
 	// Priority orders the plugins of a route, high first. Plugins of equal priority run in the order in
 	// which they are listed, parents (Gateway) before children (VirtualService). Responses run in reverse.
 	// +optional
@@ -199,6 +238,27 @@ type PluginSpec struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	Description string `json:"description,omitempty"`
+}
+
+// ConfigSource is where a value of a config comes from. The names are those of Kong's ingress controller.
+type ConfigSource struct {
+	// SecretKeyRef is a key of a Secret.
+	// +required
+	SecretKeyRef KeyRef `json:"secretKeyRef"`
+}
+
+// ConfigPatch puts one value into a config. The names are those of Kong's ingress controller.
+type ConfigPatch struct {
+	// Path of the value in `config`, a JSON pointer (RFC 6901) such as `/redis/password`. What is there is replaced, and what
+	// is not there on the way is made. In a list, a number puts the value before that item, and `-` behind the last.
+	// +required
+	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:Pattern=`^(/([^~/]|~[01])*)+$`
+	Path string `json:"path"`
+	// ValueFrom is where the value comes from. It is JSON, as in Kong's ingress controller, such as `5`, `true`, `["a"]` or
+	// `"text"`; anything else is a text as it is. A text that looks like a number needs the quotes, or `secretKeyRef` in `config`.
+	// +required
+	ValueFrom ConfigSource `json:"valueFrom"`
 }
 
 // FailurePolicy says what happens to a request when a plugin cannot do its work.
