@@ -75,7 +75,8 @@ type Request struct {
 	Name string `json:"name"`
 	// Port of the Gateway; 8080 if it is not given.
 	Port int `json:"port,omitempty"`
-	// Protocol is http1 (the default), http2 (without TLS), grpc or websocket.
+	// Protocol is http1 (the default), http2 (without TLS), raw (HTTP/1.1 as no client library would write it), grpc or
+	// websocket.
 	Protocol string `json:"protocol,omitempty"`
 	// TLS says that the port speaks TLS; the host is the server's name then (SNI), unless SNI gives another one.
 	TLS bool   `json:"tls,omitempty"`
@@ -125,7 +126,9 @@ type Upstream struct {
 	Headers map[string]Values `json:"headers,omitempty"`
 	// Absent are headers that must not have arrived.
 	Absent []string `json:"absent,omitempty"`
-	Body   *string  `json:"body,omitempty"`
+	// Same are headers that must have arrived, all with the same values.
+	Same []string `json:"same,omitempty"`
+	Body *string  `json:"body,omitempty"`
 }
 
 // Values of a header, in order. One value may be written without a list.

@@ -64,6 +64,12 @@ func (u *Upstream) problems(arrived []echo.Request) []string {
 	if u.Body != nil && r.Body != *u.Body {
 		problems = append(problems, fmt.Sprintf("upstream: body is %q, not %q", short(r.Body), short(*u.Body)))
 	}
+	for _, name := range u.Same {
+		got, first := split(r.Headers[strings.ToLower(name)]), split(r.Headers[strings.ToLower(u.Same[0])])
+		if len(got) == 0 || !slices.Equal(got, first) {
+			problems = append(problems, fmt.Sprintf("upstream: header %s is %q, %s is %q", name, got, u.Same[0], first))
+		}
+	}
 	return append(problems, different("upstream: header", r.Headers, u.Headers, u.Absent)...)
 }
 

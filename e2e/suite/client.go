@@ -1,6 +1,7 @@
 package suite
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"crypto/tls"
@@ -49,10 +50,12 @@ func (r Request) Send(ctx context.Context, port int, upstream *echo.Server) (Ans
 	case "", "http1", "http2":
 	case "grpc":
 		send = r.call
+	case "raw":
+		send = r.write
 	case "websocket":
 		send = r.talk
 	default:
-		return Answer{}, fmt.Errorf("protocol %q is unknown, it can be http1, http2, grpc or websocket", r.Protocol)
+		return Answer{}, fmt.Errorf("protocol %q is unknown, it can be http1, http2, raw, grpc or websocket", r.Protocol)
 	}
 	answer, err := send(ctx, loopback.Address(port), id)
 	answer.Upstream = upstream.Seen(id)
@@ -90,6 +93,38 @@ func (r Request) sendHTTP(ctx context.Context, address, id string) (Answer, erro
 	if err != nil {
 		return Answer{}, err
 	}
+	return read(response)
+}
+
+// write sends HTTP/1.1 in which the method, the path, the host and the headers stand as the case has them.
+func (r Request) write(ctx context.Context, address, id string) (Answer, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return Answer{}, err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	method := cmp.Or(r.Method, http.MethodGet)
+	text := &strings.Builder{}
+	fmt.Fprintf(text, "%s %s HTTP/1.1\r\nhost: %s\r\n%s: %s\r\nconnection: close\r\n", method, r.Path, r.Host, echo.IDHeader, id)
+	for name, values := range r.Headers {
+		for _, value := range values {
+			fmt.Fprintf(text, "%s: %s\r\n", name, value)
+		}
+	}
+	fmt.Fprintf(text, "content-length: %d\r\n\r\n%s", len(r.Body), r.Body)
+	if _, err := io.WriteString(conn, text.String()); err != nil {
+		return Answer{}, err
+	}
+	response, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})
+	if err != nil {
+		return Answer{}, err
+	}
+	return read(response)
+}
+
+// read reads the whole answer.
+func read(response *http.Response) (Answer, error) {
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
 	if err != nil {
