@@ -120,7 +120,8 @@
 //	                                    anonymous one, which has no credential; request phase. A plugin that decides by the
 //	                                    consumer, such as acl, needs one before it whose source has the words pdk.authenticate
 //	pdk.clear_identity(handle)          removes these headers and X-Consumer-Groups, which a client may have sent, unless a
-//	                                    plugin of this request has already authenticated; request phase
+//	                                    plugin of this request has already authenticated; also such as X_Consumer_ID, which
+//	                                    upstreams may take for them; request phase
 //	pdk.json.decode(text)               value, or nil and an error. Numbers are numbers, and those in lists and objects keep
 //	                                    their text; `[]` stays apart from `{}`; null is pdk.json.null; objects keep the order
 //	                                    of their keys, of equal ones the last wins; nesting above 64, invalid UTF-8 and half

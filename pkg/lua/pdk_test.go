@@ -267,7 +267,8 @@ func TestPDKIdentity(t *testing.T) {
 			"two lines":  `id-4|||||| {"anonymous":false,"credential_id":"cred\n","groups":{},"id":"id-4","username":"two\r\nlines"}| key-auth`,
 			"alice, bob": `id-2|| bob|||| {"anonymous":false,"groups":{},"id":"id-2","username":"bob"}| key-auth`,
 		} {
-			saw := envoy.Gateway(chain).Get(t, "/", forged...).Upstream
+			variants := []string{"X_Consumer_ID: forged", "x-consumer_username: forged", "x.consumer.groups: forged", "x_consumer_custom-id: forged"}
+			saw := envoy.Gateway(chain).Get(t, "/", append(variants, append(forged, "x_other: kept", "x-consumer-idx: kept")...)...).Upstream
 			if saw == nil {
 				t.Errorf("%s: no request arrived\n%s", chain, envoy.Log())
 				continue
@@ -280,6 +281,9 @@ func TestPDKIdentity(t *testing.T) {
 			}
 			if strings.Join(got, "|") != want {
 				t.Errorf("%s: the upstream saw\n\t%s, want\n\t%s", chain, strings.Join(got, "|"), want)
+			}
+			if all := strings.Join(saw.Header, "\n"); strings.Contains(all, "forged") || strings.Count(all, "kept") != 2 {
+				t.Errorf("%s: the upstream saw\n%s", chain, all)
 			}
 		}
 	})

@@ -6,8 +6,8 @@ local authn = {}
 -- what is wrong, which refuse(handle, problem) tells the client. hide(handle), if there is one, removes the credential.
 function authn.request(config, plugin, identify, refuse, hide)
   return function(handle)
-    pdk.clear_identity(handle)
     if config.preflight == false and pdk.header(handle, ":method") == "OPTIONS" then
+      pdk.clear_identity(handle) -- pdk.authenticate does it otherwise
       return
     end
     local earlier = config.anonymous and pdk.consumer(handle)

@@ -3,7 +3,7 @@
 local modules = ...
 local pdk = modules.stream.pdk
 
-local find, pairs, type = string.find, pairs, type
+local find, gsub, ipairs, pairs, type = string.find, string.gsub, ipairs, pairs, type
 
 local NAMESPACE = "plugins.istio.io"
 
@@ -18,6 +18,11 @@ local HEADERS = {
 
 -- Which groups were allowed is for acl to say; what a client claims goes with the rest.
 local GROUPS_HEADER = "x-consumer-groups"
+
+local IS_IDENTITY = { [GROUPS_HEADER] = true }
+for _, name in pairs(HEADERS) do
+  IS_IDENTITY[name] = true
+end
 
 local identity = {}
 
@@ -38,10 +43,16 @@ function identity.clear_identity(handle)
     return
   end
   local headers = handle:headers()
-  for _, name in pairs(HEADERS) do
+  local forged = {}
+  for name in pairs(headers) do
+    -- Upstreams that make variables of headers, as CGI does, take x_consumer_id for x-consumer-id.
+    if IS_IDENTITY[name] or find(name, "[^%w%-]", 2) and IS_IDENTITY[gsub(name, "%W", "-")] then
+      forged[#forged + 1] = name
+    end
+  end
+  for _, name in ipairs(forged) do
     headers:remove(name)
   end
-  headers:remove(GROUPS_HEADER)
 end
 
 function identity.authenticate(handle, consumer, credential_id, plugin)
