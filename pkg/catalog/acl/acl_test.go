@@ -15,8 +15,8 @@ import (
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/acl"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/keyauth"
-	"github.com/istio-plugins/istio-plugins/pkg/config"
 	"github.com/istio-plugins/istio-plugins/pkg/consumer"
+	"github.com/istio-plugins/istio-plugins/pkg/internal/catalogtest"
 	"github.com/istio-plugins/istio-plugins/pkg/internal/envoytest"
 	"github.com/istio-plugins/istio-plugins/pkg/part"
 	"github.com/istio-plugins/istio-plugins/pkg/snapshot"
@@ -52,22 +52,7 @@ func consumers() *consumer.Index {
 // build checks a config of a built-in and makes its parts.
 func build(t *testing.T, b *builtin.Builtin, text string) ([]part.Part, []string) {
 	t.Helper()
-	v, err := config.Decode([]byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	complete, problems := b.Schema.Check(v)
-	if len(problems) == 0 {
-		var parts []part.Part
-		if parts, problems = b.Build(builtin.Use{Plugin: b.Name, Namespace: "shop", Consumers: consumers()}, complete); len(problems) == 0 {
-			return parts, nil
-		}
-	}
-	var lines []string
-	for _, p := range problems {
-		lines = append(lines, strings.TrimPrefix(fmt.Sprintf("%s: %s", p.Path, p.Message), ": "))
-	}
-	return nil, lines
+	return catalogtest.Build(t, b, builtin.Use{Plugin: b.Name, Namespace: "shop", Consumers: consumers()}, text)
 }
 
 // chain is key-auth followed by one acl for each config.
@@ -96,12 +81,13 @@ func TestConfig(t *testing.T) {
 		{`{"allow":["a"],"deny":["b"]}`, []string{one}},
 		{`{"allow":["a"]}`, nil},
 		{`{"allow":["a"],"deny":[]}`, nil},
-		{`{"deny":["a","b c","ä"],"hide_groups_header":true,"always_use_authenticated_groups":true}`, nil},
+		{`{"deny":["a","b c","ä"],"hide_groups_header":true}`, nil},
+		{`{"deny":["a"],"always_use_authenticated_groups":true}`, []string{"warning always_use_authenticated_groups: has no meaning here and is ignored"}},
 		{`{"allow":["a,b"]}`, []string{`allow[0]: "a,b" does not match ^[^,\x00-\x1f\x7f]+$`}},
 		{`{"deny":["a","b\n"]}`, []string{`deny[1]: "b\n" does not match ^[^,\x00-\x1f\x7f]+$`}},
 		{`{"allow":[""]}`, []string{`allow[0]: "" does not match ^[^,\x00-\x1f\x7f]+$`, "allow[0]: must not be shorter than 1 characters"}},
 		{`{"allow":"a"}`, []string{"allow: must be a list, not a string"}},
-		{`{"whitelist":["a"]}`, []string{"whitelist: unknown field, known ones are allow, always_use_authenticated_groups, deny, hide_groups_header"}},
+		{`{"whitelist":["a"]}`, []string{"whitelist: unknown field, known ones are allow, deny, hide_groups_header"}},
 	} {
 		_, got := build(t, acl.Builtin, c.config)
 		if diff := cmp.Diff(c.want, got); diff != "" {

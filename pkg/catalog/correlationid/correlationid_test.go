@@ -1,7 +1,6 @@
 package correlationid_test
 
 import (
-	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -11,27 +10,14 @@ import (
 
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/correlationid"
-	"github.com/istio-plugins/istio-plugins/pkg/config"
+	"github.com/istio-plugins/istio-plugins/pkg/internal/catalogtest"
 	"github.com/istio-plugins/istio-plugins/pkg/internal/envoytest"
 	"github.com/istio-plugins/istio-plugins/pkg/part"
 )
 
 func build(t *testing.T, json string) ([]part.Part, []string) {
 	t.Helper()
-	v, err := config.Decode([]byte(json))
-	if err != nil {
-		t.Fatal(err)
-	}
-	complete, problems := correlationid.Builtin.Schema.Check(v)
-	var parts []part.Part
-	if len(problems) == 0 {
-		parts, problems = correlationid.Builtin.Build(builtin.Use{Plugin: "correlation-id"}, complete)
-	}
-	var lines []string
-	for _, p := range problems {
-		lines = append(lines, fmt.Sprintf("%s: %s", p.Path, p.Message))
-	}
-	return parts, lines
+	return catalogtest.Build(t, correlationid.Builtin, builtin.Use{Plugin: "correlation-id"}, json)
 }
 
 func parts(t *testing.T, json string) []part.Part {

@@ -1,7 +1,6 @@
 package cors_test
 
 import (
-	"fmt"
 	"net/http"
 	"slices"
 	"sort"
@@ -12,42 +11,19 @@ import (
 
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/cors"
-	"github.com/istio-plugins/istio-plugins/pkg/config"
+	"github.com/istio-plugins/istio-plugins/pkg/internal/catalogtest"
 	"github.com/istio-plugins/istio-plugins/pkg/internal/envoytest"
 	"github.com/istio-plugins/istio-plugins/pkg/part"
 )
 
 func build(t *testing.T, instance, json string) ([]part.Part, []string) {
 	t.Helper()
-	v, err := config.Decode([]byte(json))
-	if err != nil {
-		t.Fatal(err)
-	}
-	complete, problems := cors.Builtin.Schema.Check(v)
-	var parts []part.Part
-	if len(problems) == 0 {
-		parts, problems = cors.Builtin.Build(builtin.Use{Plugin: "cors", Instance: instance}, complete)
-	}
-	var lines []string
-	for _, p := range problems {
-		line := fmt.Sprintf("%s: %s", p.Path, p.Message)
-		if p.Warning {
-			line = "warning " + line
-		}
-		lines = append(lines, line)
-	}
-	return parts, lines
+	return catalogtest.Build(t, cors.Builtin, builtin.Use{Plugin: "cors", Instance: instance}, json)
 }
 
 func parts(t *testing.T, json string) []part.Part {
 	t.Helper()
-	parts, problems := build(t, "i", json)
-	for _, p := range problems {
-		if !strings.HasPrefix(p, "warning ") {
-			t.Fatalf("%s: %v", json, problems)
-		}
-	}
-	return parts
+	return catalogtest.Parts(t, cors.Builtin, builtin.Use{Plugin: "cors", Instance: "i"}, json)
 }
 
 func TestConfig(t *testing.T) {

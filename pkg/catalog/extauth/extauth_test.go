@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
@@ -28,10 +29,7 @@ import (
 // hosts are those of the tests' services: one that answers, one where nobody listens, one without a cluster.
 var hosts = []string{"auth.test", "down.test", "unknown.test"}
 
-func use(t testing.TB, text string) ([]part.Part, []string) {
-	t.Helper()
-	return catalogtest.Build(t, Builtin, builtin.Use{Plugin: "check", Instance: "i", Services: catalogtest.Services(hosts...)}, text)
-}
+var used = builtin.Use{Plugin: "check", Instance: "i", Services: catalogtest.Services(hosts...)}
 
 func TestConfig(t *testing.T) {
 	const service = `service: {host: auth.test, port: 80}`
@@ -63,7 +61,7 @@ func TestConfig(t *testing.T) {
 			"warning client_headers: has no meaning with gRPC, where the service's answer says it",
 		}},
 	} {
-		_, got := use(t, c.config)
+		_, got := catalogtest.Build(t, Builtin, used, c.config)
 		if diff := gocmp.Diff(c.want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", c.config, diff)
 		}
@@ -77,6 +75,8 @@ type service struct {
 	mu      sync.Mutex
 	asked   map[string][]string // header lines and body, by path
 	calls   map[string]*authv3.AttributeContext
+	// deadlines of the calls
+	deadlines map[string]time.Time
 }
 
 func serve(t testing.TB) *service {
@@ -85,7 +85,7 @@ func serve(t testing.TB) *service {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &service{address: listener.Addr().String(), asked: map[string][]string{}, calls: map[string]*authv3.AttributeContext{}}
+	s := &service{address: listener.Addr().String(), asked: map[string][]string{}, calls: map[string]*authv3.AttributeContext{}, deadlines: map[string]time.Time{}}
 	rpc := grpc.NewServer()
 	authv3.RegisterAuthorizationServer(rpc, s)
 	protocols := &http.Protocols{}
@@ -145,6 +145,7 @@ func (s *service) Check(ctx context.Context, r *authv3.CheckRequest) (*authv3.Ch
 	path := r.GetAttributes().GetRequest().GetHttp().GetPath()
 	s.mu.Lock()
 	s.calls[path] = r.GetAttributes()
+	s.deadlines[path], _ = ctx.Deadline()
 	s.mu.Unlock()
 	option := func(name, value string) *corev3.HeaderValueOption {
 		return &corev3.HeaderValueOption{Header: &corev3.HeaderValue{Key: name, Value: value}, AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD}
@@ -172,13 +173,14 @@ func (s *service) Check(ctx context.Context, r *authv3.CheckRequest) (*authv3.Ch
 }
 
 func onEach(t *testing.T, texts map[string]string, test func(*testing.T, *envoytest.Envoy, *service)) {
+	onEachBehind(t, nil, texts, test)
+}
+
+// onEachBehind has other parts in front of the plugin.
+func onEachBehind(t *testing.T, front []part.Part, texts map[string]string, test func(*testing.T, *envoytest.Envoy, *service)) {
 	chains := map[string][]part.Part{}
 	for name, text := range texts {
-		parts, problems := use(t, text)
-		if len(problems) > 0 {
-			t.Fatalf("%s: %v", text, problems)
-		}
-		chains[name] = parts
+		chains[name] = slices.Concat(front, catalogtest.Parts(t, Builtin, used, text))
 	}
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -317,6 +319,42 @@ func TestGRPC(t *testing.T) {
 		asked := s.calls["/body"].GetRequest().GetHttp()
 		if string(asked.GetRawBody()) != "a\xffb" || asked.GetHeaders()["x-a"] != "1" || asked.GetHeaders()["x-b"] != "" {
 			t.Errorf("the service got %v", asked)
+		}
+	})
+}
+
+// What a gRPC service learns besides the request: how long there is time, and what plugins in front have noted.
+func TestContext(t *testing.T) {
+	paint := part.Lua{Plugin: "paint", Source: `return {request = function(handle)
+		handle:streamInfo():dynamicMetadata():set("plugins.istio.io", "color", "red")
+		handle:streamInfo():dynamicMetadata():set("paint", "color", "blue")
+	end}`}
+	onEachBehind(t, []part.Part{paint}, map[string]string{
+		"plain": `{service: {host: auth.test, port: 81}, protocol: grpc}`,
+		"told":  `{service: {host: auth.test, port: 81}, protocol: grpc, timeout: 4m, metadata_namespaces: [paint]}`,
+	}, func(t *testing.T, envoy *envoytest.Envoy, s *service) {
+		for chain, want := range map[string]struct {
+			color string
+			long  bool
+		}{"plain": {"plugins.istio.io red", false}, "told": {"paint blue", true}} {
+			t.Run(chain, func(t *testing.T) {
+				path := "/" + t.Name()
+				if got := envoy.Gateway(chain).Get(t, path); got.Status != 200 {
+					t.Fatalf("%d %q", got.Status, got.Body)
+				}
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				if long := time.Until(s.deadlines[path]) > time.Minute; long != want.long {
+					t.Errorf("the service has time until %v", s.deadlines[path])
+				}
+				var colors []string
+				for namespace, metadata := range s.calls[path].GetMetadataContext().GetFilterMetadata() {
+					colors = append(colors, namespace+" "+metadata.GetFields()["color"].GetStringValue())
+				}
+				if !slices.Equal(colors, []string{want.color}) {
+					t.Errorf("the service got %q, want %q", colors, want.color)
+				}
+			})
 		}
 	})
 }

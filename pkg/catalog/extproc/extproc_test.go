@@ -3,14 +3,17 @@ package extproc
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	procv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	gocmp "github.com/google/go-cmp/cmp"
@@ -25,9 +28,8 @@ import (
 // hosts are those of the tests' services: one that answers, one where nobody listens, one without a cluster.
 var hosts = []string{"proc.test", "down.test", "unknown.test"}
 
-func use(t testing.TB, failOpen bool, text string) ([]part.Part, []string) {
-	t.Helper()
-	return catalogtest.Build(t, Builtin, builtin.Use{Plugin: "proc", Instance: "i", FailOpen: failOpen, Services: catalogtest.Services(hosts...)}, text)
+func use(failOpen bool) builtin.Use {
+	return builtin.Use{Plugin: "proc", Instance: "i", FailOpen: failOpen, Services: catalogtest.Services(hosts...)}
 }
 
 const service = `service: {host: proc.test, port: 81}`
@@ -57,7 +59,7 @@ func TestConfig(t *testing.T) {
 		{config: `{` + service + `, request_attributes: [source.in]}`, want: []string{`request_attributes[0]: "source.in" is no attribute of Envoy`}},
 		{config: `{` + service + `, response_attributes: [user.name]}`, want: []string{`response_attributes[0]: "user.name" does not match ^(request|response|connection|upstream|source|destination|metadata|filter_state|xds)(\.[a-z_][a-z0-9_]*)*$`}},
 	} {
-		_, got := use(t, c.failOpen, c.config)
+		_, got := catalogtest.Build(t, Builtin, use(c.failOpen), c.config)
 		if diff := gocmp.Diff(c.want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", c.config, diff)
 		}
@@ -123,6 +125,21 @@ func (p *server) Process(stream procv3.ExternalProcessor_ProcessServer) error {
 			for _, attributes := range r.GetAttributes() {
 				note("path attribute " + attributes.GetFields()["request.path"].GetStringValue())
 			}
+			if other := header(h, "other"); other != "" {
+				note("other=" + other)
+			}
+			for _, metadata := range r.GetMetadataContext().GetFilterMetadata() {
+				note("metadata " + metadata.GetFields()["color"].GetStringValue())
+			}
+			switch path {
+			case "/override":
+				out.ModeOverride = &extprocv3.ProcessingMode{ResponseHeaderMode: extprocv3.ProcessingMode_SKIP}
+			case "/slow": // longer than Envoy waits unless it is told to
+				select {
+				case <-time.After(300 * time.Millisecond):
+				case <-stream.Context().Done():
+				}
+			}
 			switch path {
 			case "/answer":
 				out.Response = &procv3.ProcessingResponse_ImmediateResponse{ImmediateResponse: &procv3.ImmediateResponse{
@@ -150,6 +167,9 @@ func (p *server) Process(stream procv3.ExternalProcessor_ProcessServer) error {
 			}}}
 		case *procv3.ProcessingRequest_ResponseHeaders:
 			note("response headers")
+			for _, attributes := range r.GetAttributes() {
+				note(fmt.Sprint("response attribute ", attributes.GetFields()["response.code"].GetNumberValue()))
+			}
 			if path == "/late" {
 				return errors.New("broken")
 			}
@@ -162,6 +182,12 @@ func (p *server) Process(stream procv3.ExternalProcessor_ProcessServer) error {
 				HeaderMutation: &procv3.HeaderMutation{SetHeaders: []*corev3.HeaderValueOption{set("content-length", "8")}},
 				BodyMutation:   &procv3.BodyMutation{Mutation: &procv3.BodyMutation_Body{Body: []byte("replaced")}},
 			}}}
+		case *procv3.ProcessingRequest_RequestTrailers:
+			note("request trailers t=" + header(m.RequestTrailers.GetTrailers(), "t"))
+			out.Response = &procv3.ProcessingResponse_RequestTrailers{RequestTrailers: &procv3.TrailersResponse{}}
+		case *procv3.ProcessingRequest_ResponseTrailers:
+			note("response trailers t=" + header(m.ResponseTrailers.GetTrailers(), "t"))
+			out.Response = &procv3.ProcessingResponse_ResponseTrailers{ResponseTrailers: &procv3.TrailersResponse{}}
 		}
 		if err := stream.Send(out); err != nil {
 			return nil
@@ -172,11 +198,7 @@ func (p *server) Process(stream procv3.ExternalProcessor_ProcessServer) error {
 func onEach(t *testing.T, texts map[string]string, test func(*testing.T, *envoytest.Envoy, *server)) {
 	chains := map[string][]part.Part{}
 	for name, text := range texts {
-		parts, problems := use(t, false, text)
-		if len(problems) > 0 {
-			t.Fatalf("%s: %v", text, problems)
-		}
-		chains[name] = parts
+		chains[name] = catalogtest.Parts(t, Builtin, use(false), text)
 	}
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -237,6 +259,62 @@ func TestProcesses(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What the service is told, and when it is asked, is what the config says.
+func TestAsks(t *testing.T) {
+	painted := part.Lua{Plugin: "paint", Source: `return {request = function(handle)
+		handle:streamInfo():dynamicMetadata():set("paint", "color", "red")
+	end}`}
+	chains := map[string][]part.Part{}
+	for name, text := range map[string]string{
+		"allowed":  `{` + service + `, message_timeout: 5s, allowed_headers: [x-a]}`,
+		"metadata": `{` + service + `, message_timeout: 5s, metadata_namespaces: [paint]}`,
+		"trailers": `{` + service + `, message_timeout: 5s, processing_mode: {request_trailer_mode: SEND, response_trailer_mode: SEND}}`,
+		"requests": `{` + service + `, message_timeout: 5s, processing_mode: {response_header_mode: SKIP}}`,
+		"override": `{` + service + `, message_timeout: 5s, allow_mode_override: true}`,
+		"codes":    `{` + service + `, message_timeout: 5s, response_attributes: [response.code]}`,
+		"patient":  `{` + service + `, message_timeout: 5s}`,
+	} {
+		chains[name] = append([]part.Part{painted}, catalogtest.Parts(t, Builtin, use(false), text)...)
+	}
+	for _, version := range envoytest.Versions {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			p := serve(t)
+			envoy := envoytest.Start(t, version, envoytest.Config{Chains: chains, HTTP2Clusters: map[string]string{"outbound|81||proc.test": p.address}})
+			for _, c := range []struct {
+				chain, path string
+				want        []string
+			}{
+				{"allowed", "/allowed", []string{"request headers x-a=1 x-b=", "response headers"}},
+				{"metadata", "/metadata", []string{"request headers x-a=1 x-b=", "other=2", "metadata red", "response headers"}},
+				{"trailers", "/trailers", []string{"request headers x-a=1 x-b=", "other=2", "request trailers t=3", "response headers", "response trailers t=4"}},
+				{"requests", "/requests", []string{"request headers x-a=1 x-b=", "other=2"}},
+				{"override", "/override", []string{"request headers x-a=1 x-b=", "other=2"}},
+				{"patient", "/override", []string{"request headers x-a=1 x-b=", "other=2", "response headers"}},
+				{"codes", "/codes", []string{"request headers x-a=1 x-b=", "other=2", "response headers", "response attribute 418"}},
+				{"patient", "/slow", []string{"request headers x-a=1 x-b=", "other=2", "response headers"}},
+			} {
+				t.Run(c.chain+c.path, func(t *testing.T) {
+					got := envoy.Gateway(c.chain).Do(t, envoytest.Request{
+						Method: "POST", Path: c.path, Body: "text", Trailer: []string{"t: 3"},
+						Header: []string{"x-a: 1", "other: 2", envoytest.EchoStatus + ": 418", envoytest.EchoTrailer + ": t: 4"},
+					})
+					if got.Status != 418 || got.Upstream == nil || got.Trailer.Get("t") != "4" {
+						t.Errorf("%d %q, upstream %v", got.Status, got.Body, got.Upstream)
+					}
+					p.mu.Lock()
+					defer p.mu.Unlock()
+					seen := p.seen[c.path]
+					delete(p.seen, c.path)
+					if diff := gocmp.Diff(c.want, seen); diff != "" {
+						t.Errorf("the service saw (-want +got):\n%s", diff)
+					}
+				})
+			}
+		})
+	}
 }
 
 const failed = `{"message":"External processing failed"}`

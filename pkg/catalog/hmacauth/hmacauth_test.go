@@ -10,7 +10,6 @@ import (
 	"hash"
 	"io"
 	"net/http"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,12 +18,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	pluginsv1alpha1 "github.com/istio-plugins/istio-plugins/pkg/apis/plugins/v1alpha1"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/hmacauth"
-	"github.com/istio-plugins/istio-plugins/pkg/config"
 	"github.com/istio-plugins/istio-plugins/pkg/consumer"
+	"github.com/istio-plugins/istio-plugins/pkg/internal/catalogtest"
 	"github.com/istio-plugins/istio-plugins/pkg/internal/envoytest"
 	"github.com/istio-plugins/istio-plugins/pkg/part"
 	"github.com/istio-plugins/istio-plugins/pkg/snapshot"
@@ -32,7 +32,8 @@ import (
 
 const unicodeSecret = "schlüssel-\xff\x00"
 
-// consumers: alice has a custom id, bob a username and a secret that are no ASCII, guest nothing.
+// consumers: alice has a custom id, bob a username and a secret that are no ASCII, guest nothing. carol is of another
+// namespace.
 func consumers() *consumer.Index {
 	person := func(name, customID string, credentials ...string) *pluginsv1alpha1.Consumer {
 		return &pluginsv1alpha1.Consumer{
@@ -40,15 +41,26 @@ func consumers() *consumer.Index {
 			Spec:       pluginsv1alpha1.ConsumerSpec{Username: name + "-user", CustomID: customID, Credentials: credentials},
 		}
 	}
+	carol := person("carol", "", "carol-1")
+	carol.Namespace = "partner"
 	signer := func(name, username, secret string) *corev1.Secret {
 		return &corev1.Secret{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, Labels: map[string]string{pluginsv1alpha1.CredentialLabel: "hmac-auth"}},
 			Data:       map[string][]byte{"username": []byte(username), "secret": []byte(secret)},
 		}
 	}
+	carols := signer("carol-1", "carol", "carols")
+	carols.Namespace = "partner"
 	index, findings := consumer.New(&snapshot.Snapshot{
-		Consumers: []*pluginsv1alpha1.Consumer{person("alice", "crm-4711", "alice-1"), person("bob", "", "bob-1"), person("guest", "")},
-		Secrets:   []*corev1.Secret{signer("alice-1", "alice", "secret"), signer("bob-1", "böb, the \\ builder=", unicodeSecret)},
+		Consumers: []*pluginsv1alpha1.Consumer{person("alice", "crm-4711", "alice-1"), person("bob", "", "bob-1"), person("guest", ""), carol},
+		Secrets:   []*corev1.Secret{signer("alice-1", "alice", "secret"), signer("bob-1", "böb, the \\ builder=", unicodeSecret), carols},
+		ReferenceGrants: []*gatewayv1.ReferenceGrant{{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "partner", Name: "shop"},
+			Spec: gatewayv1.ReferenceGrantSpec{
+				From: []gatewayv1.ReferenceGrantFrom{{Group: "plugins.istio.io", Kind: "Plugin", Namespace: "shop"}},
+				To:   []gatewayv1.ReferenceGrantTo{{Group: "plugins.istio.io", Kind: "Consumer"}},
+			},
+		}},
 	})
 	if len(findings) > 0 {
 		panic(fmt.Sprint(findings))
@@ -59,24 +71,7 @@ func consumers() *consumer.Index {
 // build checks a config and makes its parts.
 func build(t *testing.T, text string) ([]part.Part, []string) {
 	t.Helper()
-	v, err := config.Decode([]byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	complete, problems := hmacauth.Builtin.Schema.Check(v)
-	var lines []string
-	add := func(ps []builtin.Problem) {
-		for _, p := range ps {
-			lines = append(lines, strings.TrimPrefix(fmt.Sprintf("%s: %s", p.Path, p.Message), ": "))
-		}
-	}
-	add(problems)
-	if slices.ContainsFunc(problems, func(p builtin.Problem) bool { return !p.Warning }) {
-		return nil, lines
-	}
-	parts, problems := hmacauth.Builtin.Build(builtin.Use{Plugin: "hmac-auth", Instance: "i", Namespace: "shop", Consumers: consumers()}, complete)
-	add(problems)
-	return parts, lines
+	return catalogtest.Build(t, hmacauth.Builtin, builtin.Use{Plugin: "hmac-auth", Instance: "i", Namespace: "shop", Consumers: consumers()}, text)
 }
 
 func parts(t *testing.T, text string) []part.Part {
@@ -99,8 +94,8 @@ func TestConfig(t *testing.T) {
 		{`{"algorithms":[]}`, []string{"algorithms: has 0 items, at least 1"}},
 		{`{"algorithms":["hmac-md5"]}`, []string{`algorithms[0]: "hmac-md5" is not allowed, allowed are "hmac-sha1", "hmac-sha256", "hmac-sha384", "hmac-sha512"`}},
 		{`{"enforce_headers":["a b"]}`, []string{`enforce_headers[0]: "a b" does not match ^\S+$`}},
-		{`{"enforce_headers":["host","Date"]}`, []string{"enforce_headers[1]: is not in lower case; clients must write it in the same way"}},
-		{`{"validate_request_body":true}`, []string{"validate_request_body: enforce_headers does not have digest, so that who changes a body can also change its digest"}},
+		{`{"enforce_headers":["host","Date"]}`, []string{"warning enforce_headers[1]: is not in lower case; clients must write it in the same way"}},
+		{`{"validate_request_body":true}`, []string{"warning validate_request_body: enforce_headers does not have digest, so that who changes a body can also change its digest"}},
 		{`{"validate_request_body":true,"enforce_headers":["digest"]}`, nil},
 		{`{"enforce_header":[]}`, []string{`enforce_header: unknown field, did you mean "enforce_headers"?`}},
 		{`{"anonymous":"nobody"}`, []string{"anonymous: anonymous consumer nobody is configured but doesn't exist"}},
@@ -122,6 +117,7 @@ var chains = map[string]string{
 	"hide":      `{"hide_credentials":true}`,
 	"anonymous": `{"anonymous":"guest","hide_credentials":true}`,
 	"realm":     `{"realm":"shop"}`,
+	"partner":   `{"consumers_from":["partner"]}`,
 }
 
 var hashes = map[string]func() hash.Hash{"hmac-sha1": sha1.New, "hmac-sha256": sha256.New, "hmac-sha384": sha512.New384, "hmac-sha512": sha512.New}
@@ -315,6 +311,9 @@ func requests() []requestCase {
 		{"the name in lower case", "body", body("hello", "sha"+digest("hello")[3:]), mismatch, nil},
 		{"an empty digest", "body", body("hello", ""), mismatch, nil},
 		{"two digests", "body", unsigned("hello", "digest: "+digest("hello"), "digest: "+digest("x")), mismatch, nil},
+		{"a consumer of another namespace", "default", with(by("carol", "hmac-sha256", "date", sign("hmac-sha256", "carols", date))), unknown, nil},
+		{"a consumer of another namespace, which granted it", "partner", with(by("carol", "hmac-sha256", "date", sign("hmac-sha256", "carols", date))), "",
+			[]string{"x-consumer-id: uid-carol", "x-consumer-username: carol-user", "x-credential-identifier: carol"}},
 		{"a digest that is not signed", "body", unsigned("hello", "digest: "+digest("hello")), "", alice},
 		{"a body that is not validated", "default", body("hello", digest("x")), "", alice},
 		{"a body of 1 MiB", "body", body(strings.Repeat("x", mib), digest(strings.Repeat("x", mib))), "", alice},

@@ -8,39 +8,17 @@ import (
 
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	"github.com/google/go-cmp/cmp"
-	"sigs.k8s.io/yaml"
 
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
-	"github.com/istio-plugins/istio-plugins/pkg/config"
+	"github.com/istio-plugins/istio-plugins/pkg/internal/catalogtest"
 	"github.com/istio-plugins/istio-plugins/pkg/internal/envoytest"
 	"github.com/istio-plugins/istio-plugins/pkg/part"
 )
 
-// use builds the parts of one use of the plugin, as the compiler does: through the schema.
+// use builds the parts of one use of the plugin.
 func use(t testing.TB, instance, text string) ([]part.Part, []string) {
 	t.Helper()
-	raw, err := yaml.YAMLToJSON([]byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	v, err := config.Decode(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	complete, problems := Builtin.Schema.Check(v)
-	var parts []part.Part
-	if len(problems) == 0 {
-		parts, problems = Builtin.Build(builtin.Use{Plugin: "ips", Instance: instance}, complete)
-	}
-	var lines []string
-	for _, p := range problems {
-		line := p.Path + ": " + p.Message
-		if p.Warning {
-			line = "warning " + line
-		}
-		lines = append(lines, line)
-	}
-	return parts, lines
+	return catalogtest.Build(t, Builtin, builtin.Use{Plugin: "ips", Instance: instance}, text)
 }
 
 func parts(t testing.TB, instance, text string) []part.Part {
@@ -50,15 +28,6 @@ func parts(t testing.TB, instance, text string) []part.Part {
 		t.Fatal(problems)
 	}
 	return out
-}
-
-func onEach(t *testing.T, chains map[string][]part.Part, test func(t *testing.T, envoy *envoytest.Envoy)) {
-	for _, version := range envoytest.Versions {
-		t.Run(version, func(t *testing.T) {
-			t.Parallel()
-			test(t, envoytest.Start(t, version, envoytest.Config{Chains: chains}))
-		})
-	}
 }
 
 func TestAddresses(t *testing.T) {
@@ -131,7 +100,7 @@ func TestAddresses(t *testing.T) {
 	for name, c := range cases {
 		chains[name] = parts(t, "a", c.config)
 	}
-	onEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
+	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
 		for name, c := range cases {
 			t.Run(name, func(t *testing.T) {
 				for _, ip := range c.allowed {
@@ -158,7 +127,7 @@ func TestRefusal(t *testing.T) {
 		"lowest":  parts(t, "c", `{deny: [10.0.0.1], status: 200.0}`),
 		"empty":   parts(t, "d", `{deny: [10.0.0.1], status: 204}`),
 	}
-	onEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
+	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
 		for _, c := range []struct {
 			chain, ip string
 			status    int
@@ -209,7 +178,7 @@ func TestSeveralInstances(t *testing.T) {
 		parts(t, "first", `{deny: [10.0.0.1], status: 401}`),
 		parts(t, "second", `{deny: [10.0.0.2], status: 402}`)...),
 		parts(t, "third", `{allow: [10.0.0.0/24], status: 404}`)...)}
-	onEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
+	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
 		for ip, status := range map[string]int{"10.0.0.1": 401, "10.0.0.2": 402, "10.0.0.3": 200, "10.0.1.1": 404} {
 			if a := envoy.Gateway("chain").Get(t, "/", "x-forwarded-for: "+ip); a.Status != status {
 				t.Errorf("%s: status %d, want %d", ip, a.Status, status)
@@ -221,7 +190,7 @@ func TestSeveralInstances(t *testing.T) {
 // A request that was not judged never passes.
 func TestMissingResult(t *testing.T) {
 	chains := map[string][]part.Part{"chain": parts(t, "a", `{deny: [10.0.0.1]}`)[1:]}
-	onEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
+	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
 		a := envoy.Gateway("chain").Get(t, "/")
 		if a.Status != 500 || a.Upstream != nil || a.Message() != "An unexpected error occurred" {
 			t.Errorf("status %d, body %s", a.Status, a.Body)
@@ -241,8 +210,8 @@ func TestConfig(t *testing.T) {
 		config string
 		want   []string
 	}{
-		"a list is needed":              {`{}`, []string{": needs an entry in allow or deny"}},
-		"empty lists are none":          {`{allow: [], deny: []}`, []string{": needs an entry in allow or deny"}},
+		"a list is needed":              {`{}`, []string{"needs an entry in allow or deny"}},
+		"empty lists are none":          {`{allow: [], deny: []}`, []string{"needs an entry in allow or deny"}},
 		"not an address":                {`{allow: [10.0.0.1, example.com]}`, []string{`allow[1]: "example.com" is no IP address or CIDR range`}},
 		"an octet too large":            {`{deny: [10.0.0.256]}`, []string{`deny[0]: "10.0.0.256" is no IP address or CIDR range`}},
 		"a leading zero, octal or not":  {`{deny: [010.0.0.1]}`, []string{`deny[0]: "010.0.0.1" is no IP address or CIDR range`}},

@@ -10,9 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
-	"github.com/istio-plugins/istio-plugins/pkg/catalog/jwt"
-	"github.com/istio-plugins/istio-plugins/pkg/config"
 	"github.com/istio-plugins/istio-plugins/pkg/internal/envoytest"
 	"github.com/istio-plugins/istio-plugins/pkg/part"
 )
@@ -248,11 +245,7 @@ func TestMoreAlgorithms(t *testing.T) {
 	}
 	ed := `{"kty":"OKP","crv":"Ed25519","x":"` + base64.RawURLEncoding.EncodeToString(public) + `"}`
 	set := `{"keys":[` + jwk("rsa", &rsaKey.PublicKey) + `,` + ed + `]}`
-	complete, problems := jwt.Builtin.Schema.Check(must(config.Decode([]byte(`{"issuers":[{"issuer":"i","jwks":` + set + `}]}`))))
-	if len(problems) > 0 {
-		t.Fatal(problems)
-	}
-	parts, _ := jwt.Builtin.Build(builtin.Use{Plugin: "jwt", Namespace: "shop", Consumers: consumers()}, complete)
+	parts := parts(t, `{"issuers":[{"issuer":"i","jwks":`+set+`}]}`)
 	signed := b64(`{"alg":"EdDSA"}`) + "." + b64(`{"iss":"i"}`)
 	for _, version := range envoytest.Versions {
 		gateway := envoytest.Start(t, version, envoytest.Config{Chains: map[string][]part.Part{"c": parts}}).Gateway("c")

@@ -27,7 +27,6 @@ import (
 	pluginsv1alpha1 "github.com/istio-plugins/istio-plugins/pkg/apis/plugins/v1alpha1"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/jwt"
-	"github.com/istio-plugins/istio-plugins/pkg/config"
 	"github.com/istio-plugins/istio-plugins/pkg/consumer"
 	"github.com/istio-plugins/istio-plugins/pkg/internal/catalogtest"
 	"github.com/istio-plugins/istio-plugins/pkg/internal/envoytest"
@@ -178,24 +177,7 @@ func consumers() *consumer.Index {
 // build checks a config and makes its parts, as the instance of that name.
 func build(t *testing.T, instance, text string) ([]part.Part, []string) {
 	t.Helper()
-	v, err := config.Decode([]byte(text))
-	if err != nil {
-		t.Fatalf("%s: %v", text, err)
-	}
-	complete, problems := jwt.Builtin.Schema.Check(v)
-	var lines []string
-	add := func(ps []builtin.Problem) {
-		for _, p := range ps {
-			lines = append(lines, strings.TrimPrefix(fmt.Sprintf("%s: %s", p.Path, p.Message), ": "))
-		}
-	}
-	add(problems)
-	if slices.ContainsFunc(problems, func(p builtin.Problem) bool { return !p.Warning }) {
-		return nil, lines
-	}
-	parts, problems := jwt.Builtin.Build(builtin.Use{Plugin: "jwt", Instance: instance, Namespace: "shop", Consumers: consumers(), Services: catalogtest.Services(hosts...)}, complete)
-	add(problems)
-	return parts, lines
+	return catalogtest.Build(t, jwt.Builtin, builtin.Use{Plugin: "jwt", Instance: instance, Namespace: "shop", Consumers: consumers(), Services: catalogtest.Services(hosts...)}, text)
 }
 
 func parts(t *testing.T, text string) []part.Part {
@@ -208,7 +190,7 @@ func parts(t *testing.T, text string) []part.Part {
 }
 
 // expired is the warning that every config without exp in claims_to_verify has.
-const expired = "claims_to_verify: does not have exp, so that expired tokens pass"
+const expired = "warning claims_to_verify: does not have exp, so that expired tokens pass"
 
 func TestConfig(t *testing.T) {
 	for _, c := range []struct {
@@ -219,19 +201,19 @@ func TestConfig(t *testing.T) {
 		{`{"claims_to_verify":["nbf"]}`, []string{expired}},
 		{`{"claims_to_verify":["exp","nbf","exp"]}`, nil},
 		{`{"claims_to_verify":["iat"]}`, []string{`claims_to_verify[0]: "iat" is not allowed, allowed are "exp", "nbf"`}},
-		{`{"maximum_expiration":60}`, []string{expired, "maximum_expiration: needs exp in claims_to_verify"}},
+		{`{"maximum_expiration":60}`, []string{"maximum_expiration: needs exp in claims_to_verify", expired}},
 		{`{"maximum_expiration":31536001,"claims_to_verify":["exp"]}`, []string{"maximum_expiration: 31536001 is too large, at most 31536000"}},
 		{`{"maximum_expiration":0.5,"claims_to_verify":["exp"]}`, nil},
 		{`{"clock_skew_seconds":-1}`, []string{"clock_skew_seconds: -1 is too small, at least 0"}},
-		{`{"uri_param_names":[],"header_names":[],"claims_to_verify":["exp"]}`, []string{"uri_param_names, cookie_names and header_names are all empty, so that no request has a token"}},
+		{`{"uri_param_names":[],"header_names":[],"claims_to_verify":["exp"]}`, []string{"warning uri_param_names, cookie_names and header_names are all empty, so that no request has a token"}},
 		{`{"header_names":["a b"]}`, []string{`header_names[0]: "a b" is no valid http header name`}},
 		{`{"key_claim_name":""}`, []string{"key_claim_name: must not be shorter than 1 characters"}},
 		{`{"realm":"a\nb"}`, []string{`realm: "a\nb" does not match ^[\x20-\x7e]*$`}},
 		{`{"anonymous":"nobody","claims_to_verify":["exp"]}`, []string{"anonymous: anonymous consumer nobody is configured but doesn't exist"}},
 		{`{"anonymous":"carol","consumers_from":["partner"],"claims_to_verify":["exp"]}`, nil},
 		{`{"secret_is_base64":true,"claims_to_verify":["exp"]}`, []string{
-			"secret_is_base64: the secret of a credential of consumer alice is no base64; its tokens are refused",
-			"secret_is_base64: the secret of a credential of consumer bob is no base64; its tokens are refused",
+			"warning secret_is_base64: the secret of a credential of consumer alice is no base64; its tokens are refused",
+			"warning secret_is_base64: the secret of a credential of consumer bob is no base64; its tokens are refused",
 		}},
 		{`{"issuer":[]}`, []string{`issuer: unknown field, did you mean "issuers"?`}},
 		{`{"issuers":[]}`, []string{"issuers: has 0 items, at least 1"}},
@@ -249,7 +231,7 @@ func TestConfig(t *testing.T) {
 		{`{"issuers":[{"issuer":"a","jwks":{"keys":[{"kty":"RSA","false":"AQAB","e":"AQAB"}]}}]}`, []string{"issuers[0].jwks: keys[0] has a field true or false, which YAML makes of y and n: write them in quotes, or the key set as a JSON string"}},
 		{`{"issuers":[{"issuer":"a","jwks":{"keys":[{"kty":"x"}]}}]}`, []string{`issuers[0].jwks: keys[0] has the kty "x", known are RSA, EC and OKP`}},
 		{`{"issuers":[{"issuer":"a","jwks":` + jwks("k", &rsaKey.PublicKey) + `,"audiences":[]}]}`, []string{"issuers[0].audiences: has 0 items, at least 1"}},
-		{`{"issuers":[{"issuer":"a","jwks":` + jwks("k", &rsaKey.PublicKey) + `}],"secret_is_base64":true}`, []string{"secret_is_base64: has no meaning beside issuers, whose keys are public"}},
+		{`{"issuers":[{"issuer":"a","jwks":` + jwks("k", &rsaKey.PublicKey) + `}],"secret_is_base64":true}`, []string{"warning secret_is_base64: has no meaning beside issuers, whose keys are public"}},
 	} {
 		_, got := build(t, "i", c.config)
 		slices.Sort(got)
@@ -676,11 +658,9 @@ func TestTwoInstances(t *testing.T) {
 			t.Fatal(findings)
 		}
 		header := fmt.Sprintf(`{"header_names":["%s"]}`, name)
-		complete, _ := jwt.Builtin.Schema.Check(must(config.Decode([]byte(header))))
 		// Another namespace, so that the tables have different names.
 		in := renamed{index, "shop", name}
-		parts, _ := jwt.Builtin.Build(builtin.Use{Plugin: "jwt", Namespace: name, Consumers: in}, complete)
-		return parts
+		return catalogtest.Parts(t, jwt.Builtin, builtin.Use{Plugin: "jwt", Namespace: name, Consumers: in}, header)
 	}
 	first, second := owner("first", rsaKey), owner("second", otherRSA)
 	one, other := token("RS256", rsaKey, `{"iss":"issuer"}`), token("RS256", otherRSA, `{"iss":"issuer"}`)

@@ -15,8 +15,8 @@ import (
 	pluginsv1alpha1 "github.com/istio-plugins/istio-plugins/pkg/apis/plugins/v1alpha1"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/keyauth"
-	"github.com/istio-plugins/istio-plugins/pkg/config"
 	"github.com/istio-plugins/istio-plugins/pkg/consumer"
+	"github.com/istio-plugins/istio-plugins/pkg/internal/catalogtest"
 	"github.com/istio-plugins/istio-plugins/pkg/internal/envoytest"
 	"github.com/istio-plugins/istio-plugins/pkg/part"
 	"github.com/istio-plugins/istio-plugins/pkg/snapshot"
@@ -66,24 +66,7 @@ func consumers() *consumer.Index {
 // build checks a config and makes its parts.
 func build(t *testing.T, json string) ([]part.Part, []string) {
 	t.Helper()
-	v, err := config.Decode([]byte(json))
-	if err != nil {
-		t.Fatal(err)
-	}
-	complete, problems := keyauth.Builtin.Schema.Check(v)
-	var lines []string
-	add := func(ps []builtin.Problem) {
-		for _, p := range ps {
-			lines = append(lines, strings.TrimPrefix(fmt.Sprintf("%s: %s", p.Path, p.Message), ": "))
-		}
-	}
-	add(problems)
-	if slices.ContainsFunc(problems, func(p builtin.Problem) bool { return !p.Warning }) {
-		return nil, lines
-	}
-	parts, problems := keyauth.Builtin.Build(builtin.Use{Plugin: "key-auth", Instance: "i", Namespace: "shop", Consumers: consumers()}, complete)
-	add(problems)
-	return parts, lines
+	return catalogtest.Build(t, keyauth.Builtin, builtin.Use{Plugin: "key-auth", Instance: "i", Namespace: "shop", Consumers: consumers()}, json)
 }
 
 func parts(t *testing.T, json string) []part.Part {
@@ -112,7 +95,7 @@ func TestConfig(t *testing.T) {
 		{`{"anonymous":"carol","consumers_from":["partner"]}`, nil},
 		{`{"consumers_from":["nowhere"]}`, []string{"consumers_from[0]: namespace nowhere does not grant its Consumers to namespace shop; it needs a ReferenceGrant from plugins.istio.io Plugin in shop to plugins.istio.io Consumer"}},
 		{`{"consumers_from":["no/where"]}`, []string{`consumers_from[0]: "no/where" does not match ^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`}},
-		{`{"key_in_header":false,"key_in_query":false}`, []string{"key_in_header, key_in_query and key_in_body are all false, so that no request has a key"}},
+		{`{"key_in_header":false,"key_in_query":false}`, []string{"warning key_in_header, key_in_query and key_in_body are all false, so that no request has a key"}},
 	} {
 		_, got := build(t, c.config)
 		if diff := cmp.Diff(c.want, got); diff != "" {
@@ -357,11 +340,7 @@ func TestManyKeys(t *testing.T) {
 	if len(findings) > 0 {
 		t.Fatal(findings[0])
 	}
-	complete, _ := keyauth.Builtin.Schema.Check(config.Value{})
-	parts, problems := keyauth.Builtin.Build(builtin.Use{Plugin: "key-auth", Namespace: "shop", Consumers: index}, complete)
-	if slices.ContainsFunc(problems, func(p builtin.Problem) bool { return !p.Warning }) {
-		t.Fatal(problems)
-	}
+	parts := catalogtest.Parts(t, keyauth.Builtin, builtin.Use{Plugin: "key-auth", Namespace: "shop", Consumers: index}, `{}`)
 	gateway := envoytest.Run(t, parts)
 	for _, name := range []string{"c0", "c4999", "c9999"} {
 		answer := gateway.Get(t, "/", "apikey: key of "+name)

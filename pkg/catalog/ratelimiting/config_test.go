@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
+	"github.com/istio-plugins/istio-plugins/pkg/internal/catalogtest"
 	"github.com/istio-plugins/istio-plugins/pkg/part"
 )
 
@@ -25,7 +26,7 @@ func TestConfig(t *testing.T) {
 		config string
 		want   []string
 	}{
-		"a limit is needed":             {`{}`, []string{": needs at least one of second, minute, hour, day, month, year"}},
+		"a limit is needed":             {`{}`, []string{"needs at least one of second, minute, hour, day, month, year"}},
 		"a longer window allows less":   {`{minute: 10, hour: 5}`, []string{"hour: 5 is less than the 10 of minute, so the limit per minute could never be reached"}},
 		"also with a window between":    {`{second: 10, day: 5}`, []string{"day: 5 is less than the 10 of second, so the limit per second could never be reached"}},
 		"equal limits are right":        {`{minute: 10, hour: 10}`, nil},
@@ -50,15 +51,7 @@ func TestConfig(t *testing.T) {
 		"Kong's fields without meaning": {`{minute: 1, fault_tolerant: true, redis: {host: a}}`, []string{"warning fault_tolerant: has no meaning here and is ignored", "warning redis: has no meaning here and is ignored"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, problems := use(t, builtin.Use{Plugin: "limit", Instance: "a"}, c.config)
-			var got []string
-			for _, p := range problems {
-				line := p.Path + ": " + p.Message
-				if p.Warning {
-					line = "warning " + line
-				}
-				got = append(got, line)
-			}
+			_, got := catalogtest.Build(t, Builtin, builtin.Use{Plugin: "limit", Instance: "a"}, c.config)
 			if d := cmp.Diff(c.want, got); d != "" {
 				t.Errorf("problems (-want +got):\n%s", d)
 			}

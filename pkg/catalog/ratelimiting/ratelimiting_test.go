@@ -11,45 +11,17 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
-	"sigs.k8s.io/yaml"
 
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
-	"github.com/istio-plugins/istio-plugins/pkg/config"
+	"github.com/istio-plugins/istio-plugins/pkg/internal/catalogtest"
 	"github.com/istio-plugins/istio-plugins/pkg/internal/envoytest"
 	"github.com/istio-plugins/istio-plugins/pkg/part"
 )
 
-// use builds the parts of one use of the plugin, as the compiler does: through the schema.
-func use(t testing.TB, u builtin.Use, text string) ([]part.Part, []builtin.Problem) {
-	t.Helper()
-	raw, err := yaml.YAMLToJSON([]byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	v, err := config.Decode(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	complete, problems := Builtin.Schema.Check(v)
-	for _, p := range problems {
-		if !p.Warning {
-			return nil, problems
-		}
-	}
-	parts, more := Builtin.Build(u, complete)
-	return parts, append(problems, more...)
-}
-
 // parts are those of a config that has to be right.
 func parts(t testing.TB, instance, text string) []part.Part {
 	t.Helper()
-	out, problems := use(t, builtin.Use{Plugin: "limit", Instance: instance}, text)
-	for _, p := range problems {
-		if !p.Warning {
-			t.Fatalf("%s: %s", p.Path, p.Message)
-		}
-	}
-	return out
+	return catalogtest.Parts(t, Builtin, builtin.Use{Plugin: "limit", Instance: instance}, text)
 }
 
 // authenticates stands for an authentication plugin: the consumer and credential are what the request says.
@@ -68,15 +40,6 @@ return {request = function(handle)
     pdk.fail(handle, 401, "Unauthorized")
   end
 end}`}
-
-func onEach(t *testing.T, chains map[string][]part.Part, test func(t *testing.T, envoy *envoytest.Envoy)) {
-	for _, version := range envoytest.Versions {
-		t.Run(version, func(t *testing.T) {
-			t.Parallel()
-			test(t, envoytest.Start(t, version, envoytest.Config{Chains: chains}))
-		})
-	}
-}
 
 // limits are the headers that tell a client of its limits, but for those that say when.
 func limits(h http.Header) map[string]string {
@@ -116,7 +79,7 @@ func wantStatus(t *testing.T, what string, a *envoytest.Answer, status int) {
 
 func TestOneWindow(t *testing.T) {
 	chains := map[string][]part.Part{"hour": parts(t, "a", `{hour: 2}`)}
-	onEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
+	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
 		gateway := envoy.Gateway("hour")
 		for i, remaining := range []string{"1", "0"} {
 			a := gateway.Get(t, "/")
@@ -166,7 +129,7 @@ func TestShortWindowsRefuseWithoutChargingLongOnes(t *testing.T) {
 		"long":  parts(t, "b", `{minute: 600, hour: 601, day: 601, month: 602, year: 602, second: 600}`),
 		"equal": parts(t, "c", `{hour: 2, day: 2}`),
 	}
-	onEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
+	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
 		short := envoy.Gateway("short")
 		first := short.Get(t, "/")
 		if d := cmp.Diff(map[string]string{
@@ -219,7 +182,7 @@ func TestLongWindowRefuses(t *testing.T) {
 	// For the day to refuse, the second must have a token. Both start with 1000, and the second gets one back each
 	// millisecond, so that is soon.
 	chains := map[string][]part.Part{"chain": parts(t, "a", `{second: 1000, day: 1000}`)}
-	onEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
+	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
 		gateway := envoy.Gateway("chain")
 		for range 5000 {
 			a := gateway.Get(t, "/")
@@ -327,7 +290,7 @@ func TestIdentity(t *testing.T) {
 			{"from elsewhere", "/x", from("10.0.0.2"), 429},
 		},
 	}
-	onEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
+	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
 		for name, steps := range cases {
 			t.Run(name, func(t *testing.T) {
 				for _, s := range steps {
@@ -340,7 +303,7 @@ func TestIdentity(t *testing.T) {
 
 func TestRequestsRefusedEarlierAreNotCounted(t *testing.T) {
 	chains := map[string][]part.Part{"chain": append([]part.Part{refuses}, parts(t, "a", `{hour: 1}`)...)}
-	onEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
+	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
 		gateway := envoy.Gateway("chain")
 		for range 3 {
 			a := gateway.Get(t, "/", "refuse: yes")
@@ -366,7 +329,7 @@ func TestTwoOnOneRoute(t *testing.T) {
 		"windows":       both(`{day: 3}`, `{hour: 2, limit_by: service}`),
 		"outer hidden":  both(`{day: 1, hide_client_headers: true}`, `{hour: 2}`),
 	}
-	onEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
+	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
 		inner := envoy.Gateway("inner tighter")
 		wantStatus(t, "k=a", inner.Get(t, "/", "k: a"), 200)
 		a := inner.Get(t, "/", "k: a")
@@ -428,7 +391,7 @@ func TestUpstreamHeaders(t *testing.T) {
 		"shown":  parts(t, "a", `{hour: 100, day: 200}`),
 		"hidden": parts(t, "b", `{hour: 100, hide_client_headers: true}`),
 	}
-	onEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
+	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
 		sent := []string{
 			envoytest.EchoHeader + ": x-ratelimit-limit: 7", envoytest.EchoHeader + ": x-ratelimit-limit: 8",
 			envoytest.EchoHeader + ": x-ratelimit-reset: 9", envoytest.EchoHeader + ": x-envoy-ratelimited: true",
@@ -460,7 +423,7 @@ func TestRefusal(t *testing.T) {
 		"own":    parts(t, "a", `{hour: 1, error_code: 430, error_message: 'Slow "down", 100 % é'}`),
 		"hidden": parts(t, "b", `{hour: 1, error_code: 503, hide_client_headers: true}`),
 	}
-	onEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
+	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
 		own := envoy.Gateway("own")
 		own.Get(t, "/")
 		a := own.Get(t, "/")
@@ -490,7 +453,7 @@ func TestRefusal(t *testing.T) {
 func TestBurst(t *testing.T) {
 	const n = 40
 	chains := map[string][]part.Part{"chain": parts(t, "a", fmt.Sprintf(`{hour: %d, day: %d}`, n, n+1))}
-	onEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
+	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
 		gateway := envoy.Gateway("chain")
 		statuses := make([]int, 2*n)
 		var group sync.WaitGroup
@@ -510,7 +473,7 @@ func TestBurst(t *testing.T) {
 
 func TestMaxIdentities(t *testing.T) {
 	chains := map[string][]part.Part{"chain": parts(t, "a", `{hour: 1, limit_by: header, header_name: k, max_identities: 2}`)}
-	onEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
+	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
 		gateway := envoy.Gateway("chain")
 		for _, s := range []struct {
 			key    string
@@ -542,7 +505,7 @@ func TestScope(t *testing.T) {
 		}
 	}
 	chains := map[string][]part.Part{"chain": parts(t, "a", `{hour: 1, scope: route}`)}
-	onEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
+	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
 		wantStatus(t, "first", envoy.Gateway("chain").Get(t, "/"), 200)
 		wantStatus(t, "second", envoy.Gateway("chain").Get(t, "/"), 429)
 	})
@@ -550,9 +513,9 @@ func TestScope(t *testing.T) {
 
 // Without the identity, which a failing Lua part leaves away, all are one; under FailOpen none is counted.
 func TestMissingIdentity(t *testing.T) {
-	open, _ := use(t, builtin.Use{Plugin: "limit", Instance: "a", FailOpen: true}, `{hour: 1}`)
+	open := catalogtest.Parts(t, Builtin, builtin.Use{Plugin: "limit", Instance: "a", FailOpen: true}, `{hour: 1}`)
 	chains := map[string][]part.Part{"closed": parts(t, "a", `{hour: 1}`)[1:], "open": open[1:]}
-	onEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
+	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
 		wantStatus(t, "closed", envoy.Gateway("closed").Get(t, "/", "x-forwarded-for: 10.0.0.1"), 200)
 		wantStatus(t, "closed, elsewhere", envoy.Gateway("closed").Get(t, "/", "x-forwarded-for: 10.0.0.2"), 429)
 		for range 3 {

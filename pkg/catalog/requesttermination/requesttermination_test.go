@@ -11,27 +11,14 @@ import (
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/cors"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/requesttermination"
-	"github.com/istio-plugins/istio-plugins/pkg/config"
+	"github.com/istio-plugins/istio-plugins/pkg/internal/catalogtest"
 	"github.com/istio-plugins/istio-plugins/pkg/internal/envoytest"
 	"github.com/istio-plugins/istio-plugins/pkg/part"
 )
 
 func build(t *testing.T, b *builtin.Builtin, json string) ([]part.Part, []string) {
 	t.Helper()
-	v, err := config.Decode([]byte(json))
-	if err != nil {
-		t.Fatal(err)
-	}
-	complete, problems := b.Schema.Check(v)
-	var parts []part.Part
-	if len(problems) == 0 {
-		parts, problems = b.Build(builtin.Use{Plugin: b.Name, Instance: "i"}, complete)
-	}
-	var lines []string
-	for _, p := range problems {
-		lines = append(lines, fmt.Sprintf("%s: %s", p.Path, p.Message))
-	}
-	return parts, lines
+	return catalogtest.Build(t, b, builtin.Use{Plugin: b.Name, Instance: "i"}, json)
 }
 
 func parts(t *testing.T, json string) []part.Part {

@@ -6,39 +6,17 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"sigs.k8s.io/yaml"
 
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
-	"github.com/istio-plugins/istio-plugins/pkg/config"
+	"github.com/istio-plugins/istio-plugins/pkg/internal/catalogtest"
 	"github.com/istio-plugins/istio-plugins/pkg/internal/envoytest"
 	"github.com/istio-plugins/istio-plugins/pkg/part"
 )
 
-// use builds the parts of one use of the plugin, as the compiler does: through the schema.
+// use builds the parts of one use of the plugin.
 func use(t testing.TB, text string) ([]part.Part, []string) {
 	t.Helper()
-	raw, err := yaml.YAMLToJSON([]byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	v, err := config.Decode(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	complete, problems := Builtin.Schema.Check(v)
-	var parts []part.Part
-	if len(problems) == 0 {
-		parts, problems = Builtin.Build(builtin.Use{Plugin: "change", Instance: "a"}, complete)
-	}
-	var lines []string
-	for _, p := range problems {
-		line := p.Path + ": " + p.Message
-		if p.Warning {
-			line = "warning " + line
-		}
-		lines = append(lines, line)
-	}
-	return parts, lines
+	return catalogtest.Build(t, Builtin, builtin.Use{Plugin: "change", Instance: "a"}, text)
 }
 
 // change is what a config makes of a request.

@@ -30,13 +30,7 @@ func Build(t testing.TB, b *builtin.Builtin, use builtin.Use, text string) ([]pa
 	if err != nil {
 		t.Fatal(err)
 	}
-	complete, problems := b.Schema.Check(v)
-	var parts []part.Part
-	if !slices.ContainsFunc(problems, isError) {
-		var more []builtin.Problem
-		parts, more = b.Build(use, complete)
-		problems = append(problems, more...)
-	}
+	parts, problems := made(t, b, use, v)
 	var lines []string
 	for _, p := range problems {
 		line := strings.TrimPrefix(p.Path+": "+p.Message, ": ")
@@ -56,6 +50,16 @@ func Parts(t testing.TB, b *builtin.Builtin, use builtin.Use, text string) []par
 		t.Fatalf("%s: %v", text, problems)
 	}
 	return parts
+}
+
+// compile makes the parts of a config, unless the config is wrong.
+func compile(b *builtin.Builtin, use builtin.Use, v config.Value) ([]part.Part, []builtin.Problem) {
+	complete, problems := b.Schema.Check(v)
+	if slices.ContainsFunc(problems, isError) {
+		return nil, problems
+	}
+	parts, more := b.Build(use, complete)
+	return parts, append(problems, more...)
 }
 
 func isError(p builtin.Problem) bool { return !p.Warning }

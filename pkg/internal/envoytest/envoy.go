@@ -26,6 +26,9 @@ import (
 // Versions are the Envoys that every data plane test runs on: that of the oldest Istio supported, and the newest.
 var Versions = []string{"1.37.0", "1.40.0"}
 
+// VersionLine is what stands before the version in the log of a test that has started an Envoy.
+const VersionLine = "runs on Envoy "
+
 // Config is what an Envoy runs. Names of chains are unique over both maps.
 type Config struct {
 	// Chains by name; each gets a listener.
@@ -116,6 +119,7 @@ func Start(t testing.TB, version string, c Config) *Envoy {
 	}
 	e.Admin = "http://" + string(address)
 	e.addresses = listeners(t, e.Admin)
+	t.Logf("%s%s", VersionLine, version)
 	return e
 }
 

@@ -31,6 +31,8 @@ type Request struct {
 	// Header lines `name: value`, sent in their order within a name.
 	Header []string
 	Body   string
+	// Trailer lines like those of Header. With them the body, which must not be empty, is of unknown length.
+	Trailer []string
 	// UnknownLength sends the body without Content-Length.
 	UnknownLength bool
 	// HTTP2 sends it as HTTP/2; the upstream then gets HTTP/2 too.
@@ -91,7 +93,7 @@ func (g *Gateway) send(r Request) (*Answer, error) {
 	if r.Body != "" {
 		body = strings.NewReader(r.Body)
 	}
-	if r.UnknownLength {
+	if r.UnknownLength || len(r.Trailer) > 0 {
 		body = io.MultiReader(body) // a reader whose length net/http does not know
 	}
 	request, err := http.NewRequestWithContext(ctx, r.Method, g.URL, body)
@@ -113,6 +115,13 @@ func (g *Gateway) send(r Request) (*Answer, error) {
 			continue
 		}
 		request.Header.Add(name, strings.TrimSpace(value))
+	}
+	for _, line := range r.Trailer {
+		if request.Trailer == nil {
+			request.Trailer = http.Header{}
+		}
+		name, value, _ := strings.Cut(line, ":")
+		request.Trailer.Add(name, strings.TrimSpace(value))
 	}
 	id := fmt.Sprint(lastID.Add(1))
 	request.Header.Set(idHeader, id)
