@@ -23,11 +23,11 @@ debian = command -v $(1) >/dev/null || { $(SUDO) apt-get update && $(SUDO) apt-g
 .DELETE_ON_ERROR:
 .PHONY: help
 help: ## Print this list.
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 ##### Work on the code
 
-.PHONY: build image test lint generate check golden bench fuzz
+.PHONY: build image test conformance lint generate check golden bench fuzz
 build: $(BIN)/istio-plugins ## Build .bin/istio-plugins.
 
 image: $(BIN)/image.tar ## Build .bin/image.tar, the OCI image IMAGE for the processor ARCH.
@@ -35,6 +35,9 @@ image: $(BIN)/image.tar ## Build .bin/image.tar, the OCI image IMAGE for the pro
 test: debian-luajit $(ENVOYS) ## Run the tests of the module: unit, golden, property, and plugins on real Envoys.
 	go test ./...
 	cd manifests/image && go test ./...
+
+conformance: debian-luajit $(ENVOYS) ## Prove that each field of each built-in plugin has a case that depends on it, and count the cases.
+	go run ./pkg/internal/conformance
 
 lint: ## Check formatting, suspicious code and the requirements of all modules.
 	@test -z "$$(gofmt -l cmd pkg manifests e2e)" || { echo "run gofmt on:"; gofmt -l cmd pkg manifests e2e; exit 1; }

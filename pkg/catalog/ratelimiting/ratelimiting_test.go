@@ -504,10 +504,17 @@ func TestScope(t *testing.T) {
 			}
 		}
 	}
-	chains := map[string][]part.Part{"chain": parts(t, "a", `{hour: 1, scope: route}`)}
+	chains := map[string][]part.Part{
+		"route":      parts(t, "a", `{hour: 1, scope: route, policy: local}`),
+		"attachment": parts(t, "a", `{hour: 1}`),
+	}
 	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
-		wantStatus(t, "first", envoy.Gateway("chain").Get(t, "/"), 200)
-		wantStatus(t, "second", envoy.Gateway("chain").Get(t, "/"), 429)
+		for chain, other := range map[string]int{"route": 200, "attachment": 429} {
+			wantStatus(t, chain+", first", envoy.Gateway(chain).Get(t, "/"), 200)
+			wantStatus(t, chain+", second", envoy.Gateway(chain).Get(t, "/"), 429)
+			wantStatus(t, chain+", another route", envoy.Gateway(chain).Get(t, envoytest.OtherRoute), other)
+			wantStatus(t, chain+", again", envoy.Gateway(chain).Get(t, envoytest.OtherRoute), 429)
+		}
 	})
 }
 

@@ -37,6 +37,9 @@ import (
 // Upstream is the echoing upstream, for plugins that call it.
 var Upstream = part.Service{Host: "upstream.test", Port: 80}
 
+// OtherRoute is the prefix of the paths for which each listener has a route of another name.
+const OtherRoute = "/other-route"
+
 // bootstrap is the whole static configuration of an Envoy: all ports are chosen by the kernel.
 func bootstrap(c Config, upstream string) (*bootstrapv3.Bootstrap, error) {
 	clusters := []*clusterv3.Cluster{cluster(Upstream.Cluster(), upstream)}
@@ -197,24 +200,27 @@ func accessLog(c Config) *accesslogv3.AccessLog {
 	return l
 }
 
-// routes is one route for everything, with the metadata that istiod gives to a VirtualService's routes.
+// routes is OtherRoute and one for everything else, with the metadata that istiod gives to a VirtualService's routes.
 func routes(name string) *routev3.RouteConfiguration {
 	config := "/apis/networking.istio.io/v1/namespaces/default/virtual-service/" + name
+	route := func(name, prefix string) *routev3.Route {
+		return &routev3.Route{
+			Name:  name,
+			Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: prefix}},
+			Metadata: &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{
+				"istio": {Fields: map[string]*structpb.Value{"config": structpb.NewStringValue(config)}},
+			}},
+			Action: &routev3.Route_Route{Route: &routev3.RouteAction{
+				ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: Upstream.Cluster()},
+			}},
+		}
+	}
 	return &routev3.RouteConfiguration{
 		Name: name,
 		VirtualHosts: []*routev3.VirtualHost{{
 			Name:    name,
 			Domains: []string{"*"},
-			Routes: []*routev3.Route{{
-				Name:  name,
-				Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
-				Metadata: &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{
-					"istio": {Fields: map[string]*structpb.Value{"config": structpb.NewStringValue(config)}},
-				}},
-				Action: &routev3.Route_Route{Route: &routev3.RouteAction{
-					ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: Upstream.Cluster()},
-				}},
-			}},
+			Routes:  []*routev3.Route{route(name+" other", OtherRoute), route(name, "/")},
 		}},
 	}
 }
