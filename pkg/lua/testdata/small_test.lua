@@ -12,6 +12,24 @@ check.equal(equal("a\0b", "a\0c"), false, "behind NUL")
 check.equal(equal("a", nil), false, "nil")
 check.equal(equal(1, 1), false, "numbers are no secrets")
 
+-- What it costs must not depend on where secrets differ: instructions, which, unlike time, are the same on every run.
+local function cost(a, b)
+  local instructions = 0
+  debug.sethook(function() instructions = instructions + 1 end, "", 1)
+  equal(a, b)
+  debug.sethook()
+  return instructions
+end
+jit.off()
+local secret = ("s"):rep(64)
+local last = cost(secret, secret:sub(1, 63) .. "x")
+check.equal(last > 64, true, "every byte is looked at")
+for at = 1, 64 do
+  check.equal(cost(secret, secret:sub(1, at - 1) .. "x" .. secret:sub(at + 1)), last, "different at " .. at)
+end
+check.equal(cost(secret, ("x"):rep(64)), last, "different everywhere")
+jit.on()
+
 local seen = {}
 for _ = 1, 10000 do
   local id = uuid()
