@@ -148,6 +148,11 @@ func TestRequests(t *testing.T) {
 				{name: "the anonymous one without groups", chain: "anonymous without groups", status: 200},
 				{name: "a preflight that nobody authenticated", chain: "no preflight", method: "OPTIONS", status: 401},
 				{name: "nobody, and a forged identity", chain: "alone", header: []string{"x-consumer-id: uid-anna", "x-consumer-username: anna"}, status: 401},
+				{name: "forged groups in another spelling", chain: "allow", key: "ben", header: []string{"X_Consumer_Groups: staff", "x-consumer_groups: staff"}, status: 403},
+				{name: "forged groups of the anonymous one", chain: "no anonymous", header: []string{"X-Consumer-Groups: staff", "x-consumer-id: uid-anna"}, status: 403},
+				{name: "an empty key", chain: "no anonymous", header: []string{"apikey:"}, status: 403},
+				{name: "two keys, and an anonymous one", chain: "no anonymous", key: "anna", header: []string{"apikey: anna"}, status: 403},
+				{name: "OPTIONS is asked for, too", chain: "allow", key: "ben", method: "OPTIONS", status: 403},
 				{name: "HEAD", chain: "allow", key: "ben", method: "HEAD", status: 403},
 			} {
 				t.Run(c.name, func(t *testing.T) {
