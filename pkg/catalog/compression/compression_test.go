@@ -89,21 +89,23 @@ func TestNegotiation(t *testing.T) {
 			"GZIP":                    {"", "", "", "", ""},
 			"":                        {"", "", "", "", ""},
 		} {
-			for i, chain := range order {
-				a := envoy.Gateway(chain).Get(t, "/", "echo-body: "+text, "accept-encoding: "+accept)
-				if got := a.Header.Get("content-encoding"); got != want[i] {
-					t.Errorf("%s, accept-encoding %s: content-encoding %q, want %q", chain, accept, got, want[i])
+			t.Run(accept, func(t *testing.T) {
+				for i, chain := range order {
+					a := envoy.Gateway(chain).Get(t, "/", "echo-body: "+text, "accept-encoding: "+accept)
+					if got := a.Header.Get("content-encoding"); got != want[i] {
+						t.Errorf("%s, accept-encoding %s: content-encoding %q, want %q", chain, accept, got, want[i])
+					}
+					if want[i] == "" && a.Body != text {
+						t.Errorf("%s, accept-encoding %s: body %q", chain, accept, a.Body)
+					}
+					if want[i] != "" && (len(a.Body) > len(text)/10 || a.Header.Get("content-length") != "") {
+						t.Errorf("%s, accept-encoding %s: %d bytes, content-length %q", chain, accept, len(a.Body), a.Header.Get("content-length"))
+					}
+					if want[i] != "" && !slices.Equal(a.Header.Values("vary"), []string{"Accept-Encoding"}) {
+						t.Errorf("%s, accept-encoding %s: vary %q", chain, accept, a.Header.Values("vary"))
+					}
 				}
-				if want[i] == "" && a.Body != text {
-					t.Errorf("%s, accept-encoding %s: body %q", chain, accept, a.Body)
-				}
-				if want[i] != "" && (len(a.Body) > len(text)/10 || a.Header.Get("content-length") != "") {
-					t.Errorf("%s, accept-encoding %s: %d bytes, content-length %q", chain, accept, len(a.Body), a.Header.Get("content-length"))
-				}
-				if want[i] != "" && !slices.Equal(a.Header.Values("vary"), []string{"Accept-Encoding"}) {
-					t.Errorf("%s, accept-encoding %s: vary %q", chain, accept, a.Header.Values("vary"))
-				}
-			}
+			})
 		}
 		a := envoy.Gateway("default").Get(t, "/", "echo-body: "+text)
 		if a.Body != text || a.Header.Get("content-encoding") != "" {
@@ -175,23 +177,25 @@ func TestWhatIsCompressed(t *testing.T) {
 			{"a weak etag", "etag", []string{`echo-header: etag: W/"weak"`}, 0, false},
 			{"without etag", "etag", nil, 0, true},
 		} {
-			body := text
-			if c.length > 0 {
-				body = strings.Repeat("x", c.length)
-			}
-			for _, http2 := range []bool{false, true} {
-				header := append([]string{"accept-encoding: gzip", "echo-body: " + body}, c.header...)
-				a := envoy.Gateway(c.chain).Do(t, envoytest.Request{Header: header, HTTP2: http2})
-				if got := a.Header.Get("content-encoding") == "gzip"; got != c.compressed {
-					t.Errorf("%s: header %v, HTTP/2 %v", c.name, a.Header, http2)
-				} else if got {
-					if plain := unzip(t, a.Body); plain != body {
-						t.Errorf("%s: %d bytes became %d", c.name, len(body), len(plain))
-					}
-				} else if a.Body != body {
-					t.Errorf("%s: %d bytes became %d", c.name, len(body), len(a.Body))
+			t.Run(c.name, func(t *testing.T) {
+				body := text
+				if c.length > 0 {
+					body = strings.Repeat("x", c.length)
 				}
-			}
+				for _, http2 := range []bool{false, true} {
+					header := append([]string{"accept-encoding: gzip", "echo-body: " + body}, c.header...)
+					a := envoy.Gateway(c.chain).Do(t, envoytest.Request{Header: header, HTTP2: http2})
+					if got := a.Header.Get("content-encoding") == "gzip"; got != c.compressed {
+						t.Errorf("header %v, HTTP/2 %v", a.Header, http2)
+					} else if got {
+						if plain := unzip(t, a.Body); plain != body {
+							t.Errorf("%d bytes became %d", len(body), len(plain))
+						}
+					} else if a.Body != body {
+						t.Errorf("%d bytes became %d", len(body), len(a.Body))
+					}
+				}
+			})
 		}
 	})
 }

@@ -152,12 +152,14 @@ func TestOrigins(t *testing.T) {
 			{"several", host, []string{"origin: https://b.example"}, true},
 			{"several", host, []string{"origin: https://c.example"}, false},
 		} {
-			for _, http2 := range []bool{false, true} {
-				a := envoy.Gateway(c.chain).Do(t, envoytest.Request{Method: "POST", Host: c.host, Header: c.header, HTTP2: http2})
-				if passed := a.Status == 200; passed != c.passes {
-					t.Errorf("%s, host %s, %q: status %d, HTTP/2 %v", c.chain, c.host, c.header, a.Status, http2)
+			t.Run(fmt.Sprintf("%s, host %s, %q", c.chain, c.host, c.header), func(t *testing.T) {
+				for _, http2 := range []bool{false, true} {
+					a := envoy.Gateway(c.chain).Do(t, envoytest.Request{Method: "POST", Host: c.host, Header: c.header, HTTP2: http2})
+					if passed := a.Status == 200; passed != c.passes {
+						t.Errorf("status %d, HTTP/2 %v", a.Status, http2)
+					}
 				}
-			}
+			})
 		}
 	})
 }
@@ -168,10 +170,12 @@ func TestMethods(t *testing.T) {
 			"POST": 403, "PUT": 403, "PATCH": 403, "DELETE": 403,
 			"GET": 200, "HEAD": 200, "OPTIONS": 200, "TRACE": 200, "PROPFIND": 200,
 		} {
-			a := envoy.Gateway("csrf").Do(t, envoytest.Request{Method: method, Header: []string{"origin: https://evil.example"}})
-			if a.Status != status {
-				t.Errorf("%s: status %d, want %d", method, a.Status, status)
-			}
+			t.Run(method, func(t *testing.T) {
+				a := envoy.Gateway("csrf").Do(t, envoytest.Request{Method: method, Header: []string{"origin: https://evil.example"}})
+				if a.Status != status {
+					t.Errorf("status %d, want %d", a.Status, status)
+				}
+			})
 		}
 	})
 }

@@ -276,9 +276,11 @@ func TestHeaders(t *testing.T) {
 			{"all", []string{"x-fault: 1"}, false},
 			{"all", []string{"x-other: a"}, false},
 		} {
-			if got := envoy.Gateway(c.chain).Get(t, "/", c.header...).Status == 503; got != c.hit {
-				t.Errorf("%s: %q is hit: %v", c.chain, c.header, got)
-			}
+			t.Run(fmt.Sprintf("%s, %q", c.chain, c.header), func(t *testing.T) {
+				if got := envoy.Gateway(c.chain).Get(t, "/", c.header...).Status == 503; got != c.hit {
+					t.Errorf("hit: %v", got)
+				}
+			})
 		}
 	})
 }

@@ -76,17 +76,18 @@ func TestAnswer(t *testing.T) {
 	}
 	onEach(t, texts, func(t *testing.T, envoy *envoytest.Envoy) {
 		check := func(name, chain string, r envoytest.Request, status int, body string) {
-			t.Helper()
-			a := envoy.Gateway(chain).Do(t, r)
-			if a.Status != status || a.Body != body || a.Upstream != nil {
-				t.Errorf("%s: status %d, body %q, upstream %v", name, a.Status, a.Body, a.Upstream)
-			}
-			if got := a.Header.Values("location"); len(got) != 1 || got[0] != location {
-				t.Errorf("%s: location %q", name, got)
-			}
-			if body != "" && a.Header.Get("content-type") != "text/plain; charset=utf-8" {
-				t.Errorf("%s: content-type %q", name, a.Header.Get("content-type"))
-			}
+			t.Run(name, func(t *testing.T) {
+				a := envoy.Gateway(chain).Do(t, r)
+				if a.Status != status || a.Body != body || a.Upstream != nil {
+					t.Errorf("status %d, body %q, upstream %v", a.Status, a.Body, a.Upstream)
+				}
+				if got := a.Header.Values("location"); len(got) != 1 || got[0] != location {
+					t.Errorf("location %q", got)
+				}
+				if body != "" && a.Header.Get("content-type") != "text/plain; charset=utf-8" {
+					t.Errorf("content-type %q", a.Header.Get("content-type"))
+				}
+			})
 		}
 		check("the default", "default", envoytest.Request{Path: "/x?y=z"}, 301, "redirecting")
 		check("HTTP/2", "default", envoytest.Request{HTTP2: true}, 301, "redirecting")
@@ -129,9 +130,11 @@ func TestKeepIncomingPath(t *testing.T) {
 			{"nothing", `/a"<>{}|^b`, "https://[2001:db8::7]/a%22%3C%3E%7B%7D%7C%5Eb"},
 			{"nothing", "/a?%0d%0aset-cookie:x", "https://[2001:db8::7]/a?%0d%0aset-cookie:x"},
 		} {
-			if got := raw(t, envoy.Gateway(c.chain), c.path); got != c.want {
-				t.Errorf("%s: location %q, want %q", c.path, got, c.want)
-			}
+			t.Run(c.chain+c.path, func(t *testing.T) {
+				if got := raw(t, envoy.Gateway(c.chain), c.path); got != c.want {
+					t.Errorf("location %q, want %q", got, c.want)
+				}
+			})
 		}
 		// Envoy refuses them, or they come encoded, but never as they are.
 		for _, path := range []string{"/ä", "/a\\b", "/a`b", "/a#b", "@example.org/", ".example.org/", "*"} {
