@@ -109,6 +109,12 @@ func (p *provider) answer(w http.ResponseWriter, r *http.Request, asked url.Valu
 	case "slow":
 		<-r.Context().Done()
 		return
+	case "late":
+		select {
+		case <-time.After(time.Second):
+		case <-r.Context().Done():
+			return
+		}
 	case "text":
 		_, _ = w.Write([]byte("hello"))
 		return
