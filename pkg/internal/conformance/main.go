@@ -8,21 +8,20 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sync/errgroup"
 
@@ -209,27 +208,52 @@ func (p tests) run(ctx context.Context, change catalogtest.Change, names ...stri
 	if len(names) > 0 {
 		// One Envoy is enough to see a case fail.
 		others := envoytest.Versions[:len(envoytest.Versions)-1]
-		arguments = append(arguments, "-test.run", "^("+strings.Join(names, "|")+")$", "-test.skip", "/^("+regexp.QuoteMeta(strings.Join(others, "|"))+")$")
+		arguments = append(arguments, "-test.run", "^("+strings.Join(names, "|")+")$", "-test.skip", "/^("+strings.Join(others, "|")+")$")
 	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	command := exec.CommandContext(ctx, "go", arguments...)
 	command.Dir = p.dir
-	command.Env = append(os.Environ(), catalogtest.Conformance+"="+string(asked))
-	text, err := command.Output()
-	// Tests are expected to fail when something is changed.
-	if exit := new(exec.ExitError); err != nil && (!errors.As(err, &exit) || ctx.Err() != nil || change.Plugin == "") {
-		return results{}, fmt.Errorf("go test ./%s: %w", p.dir, err)
+	command.Env = append(os.Environ(), catalogtest.Conformance+"="+string(asked), "TMPDIR="+filepath.Dir(p.program))
+	// The tests are a process of test2json, which is one of go.
+	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	command.Cancel = func() error { return syscall.Kill(-command.Process.Pid, syscall.SIGKILL) }
+	events, err := command.StdoutPipe()
+	if err != nil {
+		return results{}, err
 	}
-	return read(text)
+	if err := command.Start(); err != nil {
+		return results{}, err
+	}
+	changed := change.Plugin != ""
+	r, err := read(events, changed)
+	if changed {
+		// Tests that wait for what does not come would take long.
+		stop()
+	}
+	if ended := command.Wait(); ended != nil && !changed {
+		err = fmt.Errorf("go test ./%s: %w", p.dir, ended)
+	}
+	return r, err
 }
 
 // event is one of test2json.
 type event struct{ Action, Test, Output string }
 
-func read(text []byte) (results, error) {
+// read reads events to their end, or to the first case that fails.
+func read(text io.Reader, firstFailure bool) (results, error) {
 	r := results{cases: map[string]int{}}
 	ended, output, hasSubtests := map[string]string{}, map[string]string{}, map[string]bool{}
-	events := json.NewDecoder(bytes.NewReader(text))
-	for events.More() {
+	onEnvoy := func(test string) bool {
+		for ; strings.Contains(test, "/"); test = parent(test) {
+			if strings.Contains(output[test], envoytest.VersionLine) {
+				return true
+			}
+		}
+		return strings.Contains(output[test], envoytest.VersionLine)
+	}
+	events := json.NewDecoder(text)
+	for failed := false; !failed && events.More(); {
 		var e event
 		if err := events.Decode(&e); err != nil {
 			return r, err
@@ -242,6 +266,7 @@ func read(text []byte) (results, error) {
 			}
 		case "pass", "fail":
 			ended[e.Test] = e.Action
+			failed = firstFailure && e.Action == "fail" && onEnvoy(e.Test)
 		case "output":
 			output[e.Test] += e.Output // a long line comes in pieces
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -9,7 +10,7 @@ import (
 
 // Cases are the innermost tests on an Envoy; a failure is that of the test that failed itself.
 func TestRead(t *testing.T) {
-	r, err := read([]byte(strings.Join([]string{
+	events := strings.Join([]string{
 		`{"Action":"run","Test":"TestConfig"}`,
 		`{"Action":"output","Test":"TestConfig","Output":"x.go:1: conformance config: {\"plugin\":\"p\",\"config\":{}}\n"}`,
 		`{"Action":"fail","Test":"TestConfig"}`,
@@ -31,7 +32,8 @@ func TestRead(t *testing.T) {
 		`{"Action":"output","Test":"TestB","Output":"x.go:1: runs on Envoy 1.40.0\n"}`,
 		`{"Action":"pass","Test":"TestB"}`,
 		`{"Action":"fail"}`,
-	}, "\n")))
+	}, "\n")
+	r, err := read(strings.NewReader(events), false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,5 +45,8 @@ func TestRead(t *testing.T) {
 	}
 	if len(r.uses) != 1 || r.uses[0].test != "TestA" || string(r.uses[0].Config.Config.JSON()) != `{"a":1}` {
 		t.Errorf("uses %+v", r.uses)
+	}
+	if r, err := read(strings.NewReader(events), true); err != nil || !slices.Equal(r.failed, []string{"TestA/1.37.0/bad"}) {
+		t.Errorf("the first that failed is %v, %v", r.failed, err)
 	}
 }
