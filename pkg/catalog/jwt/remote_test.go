@@ -271,6 +271,27 @@ func TestKeysThatAreNotThere(t *testing.T) {
 	})
 }
 
+// Keys may take as long as the config says.
+func TestKeysThatTakeTooLong(t *testing.T) {
+	chains := map[string]string{
+		"short": `{"issuers":[{"issuer":"one","jwks_uri":"http://slow.test","timeout":"100ms"}]}`,
+		"long":  `{"issuers":[{"issuer":"one","jwks_uri":"http://slow.test"}]}`,
+	}
+	keys := jwks("rsa", &rsaKey.PublicKey)
+	slow := func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-time.After(time.Second):
+			_, _ = io.WriteString(w, keys)
+		case <-r.Context().Done():
+		}
+	}
+	each(t, chains, map[string]http.HandlerFunc{"slow.test": slow}, func(t *testing.T, envoy *envoytest.Envoy, _ map[string]*server) {
+		valid := bearer(rs("one", "rsa", rsaKey))
+		expect(t, "short", envoy.Gateway("short").Get(t, "/", valid...), 503, unavailable)
+		expect(t, "long", envoy.Gateway("long").Get(t, "/", valid...), 200, "")
+	})
+}
+
 // Requests that come before the keys wait for them.
 func TestKeysThatTakeTheirTime(t *testing.T) {
 	keys := jwks("rsa", &rsaKey.PublicKey)
