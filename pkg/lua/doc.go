@@ -75,8 +75,8 @@
 //	                                    answers the request and does not return; in the response phase it replaces the answer
 //	                                    and returns. headers is a map name -> value or list of values, status is 200 to 599;
 //	                                    204 and 304 go without body. The upstream's headers about its body
-//	                                    (content-type, etag, ...) go; a gRPC response or event stream, which must not be buffered, loses its
-//	                                    body.
+//	                                    (content-type, etag, ...) go; a gRPC response, event stream or upgrade, which must not be buffered,
+//	                                    loses its body.
 //	                                    The plugin is noted as rejected_by in the dynamic metadata namespace plugins.istio.io, as is
 //	                                    one that fails
 //	pdk.fail(handle, status, message, options)
@@ -96,8 +96,8 @@
 //	                                    pcall(pdk.call, ...), fails. Nothing is tried again.
 //	                                    In the request phase handle:body() must come before it, or it is an error. In the response
 //	                                    phase it waits for the whole body of the response first, and is an error for
-//	                                    application/grpc* and text/event-stream. The source should have the words pdk.call: it then
-//	                                    runs in a filter of its own if other plugins follow
+//	                                    application/grpc*, text/event-stream and upgrades (101). The source should have the words
+//	                                    pdk.call: plugins that follow it then run in a filter of their own
 //	pdk.send(handle, service, request)  asks a service and waits for nothing: true, or false where it was not sent, because 100 of
 //	                                    these calls to this service are on their way, in this worker and slot. Envoy does not tell
 //	                                    when one ends, so each counts until its timeout. request may also have in_flight, another

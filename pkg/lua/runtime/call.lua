@@ -105,7 +105,7 @@ local function wait(handle, name, service, request)
   local headers, body, timeout = message(service, request or {}, WAIT)
   if not responding[handle] then
     called[handle] = true
-  elseif stream.is_streaming(pdk.header(handle, "content-type")) then
+  elseif stream.is_streaming(handle) then
     -- The response could not be replaced any more if its body came during the call, nor be read by others.
     error("a response that may not end cannot wait for a call", 2)
   else

@@ -134,9 +134,11 @@ local function is_grpc_type(content_type)
   return content_type ~= nil and sub(lower(content_type), 1, 16) == "application/grpc"
 end
 
--- A response of such a type may never end, so that nothing may wait for its body.
-local function is_streaming(content_type)
+-- A response that may never end: nothing may wait for its body.
+local function is_streaming(handle)
+  local content_type = pdk.header(handle, "content-type")
   return is_grpc_type(content_type) or content_type ~= nil and sub(lower(content_type), 1, 17) == "text/event-stream"
+    or pdk.header(handle, ":status") == "101"
 end
 
 -- keep saves it for versions of Envoy whose response phase cannot read request headers.
@@ -267,7 +269,7 @@ end
 
 -- replace puts an answer in the place of the upstream's. The headers come first: body() may yield, which ends them.
 local function replace(handle, status, headers, body)
-  local streaming = is_streaming(pdk.header(handle, "content-type"))
+  local streaming = is_streaming(handle)
   replace_headers(handle, status, headers)
   if is_head(handle) then
     handle:headers():remove("content-length")
