@@ -322,3 +322,19 @@ func TestEndpointThatDoesNotAnswer(t *testing.T) {
 		envoy.WaitLog(t, "plugin http-log, route unknown: skipped: service endpoint cannot be called: http call cluster invalid. Must be configured")
 	})
 }
+
+// A call that takes longer than it may makes room for the next.
+func TestTimeout(t *testing.T) {
+	chains := map[string][]part.Part{"brief": parts(t, `{http_endpoint: "http://logs.test/hang", timeout: 1, max_in_flight: 1}`)}
+	onEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy, e *endpoint) {
+		envoy.Gateway("brief").Get(t, "/first")
+		e.next(t)
+		for range 500 {
+			envoy.Gateway("brief").Get(t, "/next")
+			if len(e.calls) > 0 {
+				return
+			}
+		}
+		t.Error("the first call has still no end")
+	})
+}
