@@ -164,7 +164,8 @@ func (c *composer) place(step *resolve.Step, u *use) []dispatch.Placed {
 			}
 			here.Name = dispatch.Instance(p, name)
 		case part.Wasm:
-			here.Name = wasmIdentity(step)
+			p.VM = step.Plugin.ID
+			here = dispatch.Placed{Part: p, Name: wasmIdentity(step)}
 			c.made.wasm = append(c.made.wasm, here)
 		case part.Lua:
 			here.Name, here.Key = p.SourceID, fmt.Sprintf("%s.%d", u.id, i)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	filterwasm "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/wasm/v3"
 	wasm "github.com/envoyproxy/go-control-plane/envoy/extensions/wasm/v3"
@@ -29,6 +30,9 @@ import (
 // wasmTimeout is how long the gateway's agent tries to fetch a module. It is short because the agent holds back the
 // whole ECDS response until then, so one hanging registry delays every change of the gateway.
 const wasmTimeout = 10 * time.Second
+
+// vmVariable tells the VMs of plugins with a pull secret apart.
+const vmVariable = "ISTIO_PLUGINS_PLUGIN"
 
 // SecretName returns the ECDS name under which istiod serves a WasmPlugin, which depends on its version: since 1.30
 // it translates WasmPlugins to TrafficExtensions (istio.io/istio pilot/pkg/model/extensions.go and
@@ -98,6 +102,7 @@ func wasmFilter(r dispatch.WasmResource) *filterwasm.Wasm {
 		if w.ImagePullPolicy != "" && w.ImagePullPolicy != "UNSPECIFIED_POLICY" {
 			variables.KeyValues["ISTIO_META_WASM_IMAGE_PULL_POLICY"] = w.ImagePullPolicy
 		}
+		variables.KeyValues["ISTIO_META_WASM_PLUGIN_RESOURCE_VERSION"] = version(r)
 		code.Specifier = &core.AsyncDataSource_Remote{Remote: &core.RemoteDataSource{
 			HttpUri: &core.HttpUri{
 				Uri: w.URL, Timeout: durationpb.New(wasmTimeout),
@@ -111,7 +116,7 @@ func wasmFilter(r dispatch.WasmResource) *filterwasm.Wasm {
 		RootId:        w.PluginName,
 		FailurePolicy: failurePolicy[w.FailStrategy],
 		Vm: &wasm.PluginConfig_VmConfig{VmConfig: &wasm.VmConfig{
-			Runtime: "envoy.wasm.runtime.v8", Code: code, EnvironmentVariables: variables,
+			VmId: w.VM, Runtime: "envoy.wasm.runtime.v8", Code: code, EnvironmentVariables: variables,
 		}},
 	}
 	if w.Config != "" {
@@ -122,6 +127,15 @@ func wasmFilter(r dispatch.WasmResource) *filterwasm.Wasm {
 		config.Configuration = text
 	}
 	return &filterwasm.Wasm{Config: config}
+}
+
+// version changes with everything of a place. The agent fetches what is always to be pulled when this changes.
+func version(r dispatch.WasmResource) string {
+	text, err := json.Marshal(r)
+	if err != nil {
+		panic(err) // it is text
+	}
+	return fmt.Sprintf("%016x", xxhash.Sum64(text))
 }
 
 var failurePolicy = map[string]wasm.FailurePolicy{
@@ -157,13 +171,12 @@ func (e *Emitter) wasmPlugin(t *topology.Workload, r dispatch.WasmResource) Obje
 			panic(err) // it was a JSON object
 		}
 	}
+	// istiod gives the VM no name, but its environment, too, makes it one of its own.
+	spec.VmConfig = &extensions.VmConfig{Env: []*extensions.EnvVar{{Name: vmVariable, Value: w.VM}}}
 	for _, v := range w.Env {
 		env := &extensions.EnvVar{Name: v.Name, Value: v.Value, ValueFrom: extensions.EnvValueSource_INLINE}
 		if v.FromHost {
 			env.ValueFrom = extensions.EnvValueSource_HOST
-		}
-		if spec.VmConfig == nil {
-			spec.VmConfig = &extensions.VmConfig{}
 		}
 		spec.VmConfig.Env = append(spec.VmConfig.Env, env)
 	}

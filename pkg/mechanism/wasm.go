@@ -5,6 +5,9 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/google/go-containerregistry/pkg/name"
+
+	pluginsv1alpha1 "github.com/istio-plugins/istio-plugins/pkg/apis/plugins/v1alpha1"
 	"github.com/istio-plugins/istio-plugins/pkg/finding"
 	"github.com/istio-plugins/istio-plugins/pkg/part"
 )
@@ -23,7 +26,7 @@ func (wasmMechanism) build(_ *World, u Use) ([]part.Part, []Problem) {
 	}
 	out := part.Wasm{
 		URL: address, SHA256: w.SHA256, ImagePullPolicy: w.ImagePullPolicy, ImagePullSecret: w.ImagePullSecret,
-		PluginName: w.PluginName, FailStrategy: failStrategy(w.FailStrategy, u.failOpen()),
+		PluginName: w.PluginName, FailStrategy: FailStrategy(u.Spec),
 	}
 	if len(u.Config) > 0 {
 		out.Config = string(u.Config.JSON())
@@ -36,17 +39,28 @@ func (wasmMechanism) build(_ *World, u Use) ([]part.Part, []Problem) {
 	return []part.Part{out}, nil
 }
 
+// Fetches says whether gateways fetch a module for the plugin.
+func Fetches(spec *pluginsv1alpha1.PluginSpec) bool {
+	return spec.Wasm != nil && !strings.HasPrefix(spec.Wasm.URL, "file://")
+}
+
 // wasmURL is the url with its scheme; without one it is an OCI image, as in Istio's WasmPlugin.
 func wasmURL(text string) (string, error) {
-	u, err := url.Parse(text)
+	address := text
+	if !strings.Contains(text, "://") {
+		address = "oci://" + text
+	}
+	u, err := url.Parse(address)
 	if err != nil {
 		return "", fmt.Errorf("%q is no URL", text)
 	}
-	if !strings.Contains(text, "://") {
-		return "oci://" + text, nil
-	}
 	switch u.Scheme {
-	case "oci", "http", "https":
+	case "oci":
+		// The agent's own parser. What it refuses is told nobody but the agent's log.
+		if _, err := name.ParseReference(u.Host + u.Path); err != nil {
+			return "", fmt.Errorf("%q names no image: %w", text, err)
+		}
+	case "http", "https":
 		if u.Host == "" {
 			return "", fmt.Errorf("%q has no host", text)
 		}
@@ -57,15 +71,17 @@ func wasmURL(text string) (string, error) {
 	default:
 		return "", fmt.Errorf("scheme %q is not supported; oci, https, http and file are", u.Scheme)
 	}
-	return text, nil
+	return address, nil
 }
 
-func failStrategy(set string, failOpen bool) string {
+// FailStrategy says what happens when the module of a Wasm plugin cannot be fetched or traps.
+func FailStrategy(spec *pluginsv1alpha1.PluginSpec) string {
 	switch {
-	case set != "":
-		return set
-	case failOpen:
+	case spec.Wasm.FailStrategy != "":
+		return spec.Wasm.FailStrategy
+	case spec.FailurePolicy == pluginsv1alpha1.FailOpen:
 		return "FAIL_OPEN"
 	}
-	return "FAIL_CLOSE"
+	// With FAIL_CLOSE one request that makes the module trap would be the end of its routes, until the next edit.
+	return "FAIL_RELOAD"
 }

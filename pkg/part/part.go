@@ -92,6 +92,8 @@ type Wasm struct {
 	Env             []WasmEnv
 	// Config is the module's configuration, as JSON; empty for none.
 	Config string
+	// VM names the virtual machine: only modules of one VM share what they store, and fall together when one traps.
+	VM string
 }
 
 // WasmEnv is an environment variable of a Wasm module; FromHost takes the gateway's own.

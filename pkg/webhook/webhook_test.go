@@ -174,7 +174,7 @@ var cases = []struct {
 }{
 	{name: "a Plugin of a built-in", object: plugin("{builtin: rate-limiting, config: {minute: 5}}")},
 	{name: "a Plugin in Lua", object: plugin("{lua: {inline: 'return {}'}}")},
-	{name: "a Plugin in Wasm", object: plugin("{wasm: {url: 'oci://registry.test/a:1'}}")},
+	{name: "a Plugin in Wasm", object: plugin("{wasm: {url: 'oci://registry.test/waf:1'}}")},
 	{name: "a Plugin of an Envoy filter",
 		object: plugin(`{envoy: {typedConfig: {"@type": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer}}, config: {max_request_bytes: 1}}`)},
 	{name: "a built-in that there is not", object: plugin("{builtin: korrelation-id}"),

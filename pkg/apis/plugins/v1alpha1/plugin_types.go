@@ -338,24 +338,37 @@ type KeyRef struct {
 
 // WasmPlugin is a proxy-wasm module. Its fields have the names and meanings of Istio's WasmPlugin.
 //
+// Istio's agent in the gateway's pod fetches the module. While it cannot (there is no such image, its checksum is another,
+// the secret is wrong) the routes answer 403, or run without the plugin where failStrategy is FAIL_OPEN. Nobody but the
+// agent's log tells. It tries again whenever istiod sends extension configurations, to which the controller brings it at
+// least every 5 minutes. What it has fetched it gives to all Plugins that name the same url, whatever their pull secret.
+//
+// Each Plugin has a virtual machine of its own: others of the same module do not share what it stores, and do not stop when
+// it traps.
+//
 // +kubebuilder:validation:XValidation:rule="!has(self.imagePullSecret) || self.url.startsWith('oci://') || !self.url.contains('://')",message="imagePullSecret needs an oci:// url"
 type WasmPlugin struct {
-	// URL of the module: `oci://registry/repository:tag`, `https://…`, `http://…`, or `file:///path` for a
-	// file on the gateway itself. Without a scheme it is an OCI image.
+	// URL of the module: `oci://registry/repository:tag`, `oci://registry/repository@sha256:…`, `https://…`, `http://…`, or
+	// `file:///path` for a file on the gateway itself. Without a scheme it is an OCI image. An image holds the module as
+	// plugin.wasm in its last layer, or is an artifact of the media type application/vnd.module.wasm.content.layer.v1+wasm.
+	// A registry or server whose certificate the gateway does not trust must be in WASM_INSECURE_REGISTRIES of the
+	// gateway's istio-proxy container.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=2048
 	URL string `json:"url"`
-	// SHA256 of the module, for `oci://` of the manifest. A module with another sum is refused by the gateway.
+	// SHA256 of the module, for `oci://` of the manifest. A module with another sum counts as one that cannot be fetched.
 	// +optional
 	// +kubebuilder:validation:Pattern=`^[a-f0-9]{64}$`
 	SHA256 string `json:"sha256,omitempty"`
-	// ImagePullPolicy says when an OCI image is fetched anew: IfNotPresent (the default, but Always for the tag `latest`) or Always.
+	// ImagePullPolicy says when an OCI image is fetched anew: IfNotPresent (the default, but Always for the tag `latest`) or
+	// Always, which is with each edit of the Plugin and of its users' configs.
 	// +optional
 	// +kubebuilder:validation:Enum=UNSPECIFIED_POLICY;IfNotPresent;Always
 	ImagePullPolicy string `json:"imagePullPolicy,omitempty"`
 	// ImagePullSecret is the name of a kubernetes.io/dockerconfigjson Secret in the root namespace of the
-	// Istio installation, where the generated objects live. It needs gateways that speak TLS to istiod.
+	// Istio installation, where the generated objects live: whoever may write Plugins may use those there. A change of the
+	// Secret takes effect by itself. It needs gateways that speak TLS to istiod.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
@@ -367,8 +380,11 @@ type WasmPlugin struct {
 	// VMConfig configures the module's virtual machine.
 	// +optional
 	VMConfig *WasmVMConfig `json:"vmConfig,omitempty"`
-	// FailStrategy says what happens when the module cannot be fetched or traps: FAIL_CLOSE or FAIL_OPEN, and
-	// FAIL_RELOAD, which restarts a trapped module. The default follows the Plugin's failurePolicy.
+	// FailStrategy says what happens when the module cannot be fetched, and when it traps. FAIL_RELOAD refuses requests, and
+	// starts a trapped module anew within about a second. FAIL_CLOSE refuses requests, after a trap until the next edit.
+	// FAIL_OPEN lets requests pass without the module, after a trap until the next edit, except the one that made it trap.
+	// The default is FAIL_RELOAD, or FAIL_OPEN where the Plugin's failurePolicy is FailOpen. A module that Envoy cannot start
+	// is refused with each of them: gateways keep what they had, and routes that are new are refused.
 	// +optional
 	// +kubebuilder:validation:Enum=FAIL_CLOSE;FAIL_OPEN;FAIL_RELOAD
 	FailStrategy string `json:"failStrategy,omitempty"`
@@ -467,7 +483,8 @@ const (
 	ConditionAccepted = "Accepted"
 	// ConditionProgrammed says whether the gateways run the current generation, by what istiod says of them.
 	//
-	// Reasons when True: Programmed (every connected gateway that should run it has accepted it).
+	// Reasons when True: Programmed (every connected gateway that should run it has accepted it; whether it could fetch a
+	// Wasm module is not known).
 	// Reasons when False: NotAccepted (see Accepted), Pending (some gateway has not answered yet; what was known of this
 	// generation before holds until it does), Rejected (a gateway refused it; the message is the gateway's own),
 	// WriteFailed (the generated objects could not be written).
