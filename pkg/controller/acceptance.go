@@ -35,6 +35,9 @@ const (
 	// makes istiod push.
 	markAgainFirst = 200 * time.Millisecond
 	markAgainLast  = 30 * time.Second
+	// fetchAgain is the longest time between two marks while there are Wasm modules to be fetched. Istio's agent tries when
+	// istiod pushes and only then, and does not tell when it failed.
+	fetchAgain = 5 * time.Minute
 )
 
 // acceptance knows what gateways have accepted of what was written. One goroutine, watch, asks istiod. Workloads are told
@@ -61,6 +64,8 @@ type acceptance struct {
 	news chan struct{}
 	// wasm says that WasmPlugins are among the generated objects.
 	wasm bool
+	// fetches says that gateways fetch Wasm modules.
+	fetches bool
 }
 
 // verdict is what is known of a workload.
@@ -82,9 +87,9 @@ func newAcceptance(i *istiod.Client, c client.Client, revision string, clk clock
 }
 
 // know notes which workloads there are, and which of them are fresh: about to get the fixed filters. What the gateways of a new one have accepted is asked for.
-func (a *acceptance) know(all gateways, fresh map[string]bool, wasm bool) {
+func (a *acceptance) know(all gateways, fresh map[string]bool, wasm, fetches bool) {
 	a.mu.Lock()
-	a.gateways, a.wasm = all, wasm
+	a.gateways, a.wasm, a.fetches = all, wasm, fetches
 	for id := range fresh {
 		if fresh[id] {
 			a.installed[id] = a.clock.Now()
@@ -260,6 +265,7 @@ func (a *acceptance) watch(ctx context.Context) error {
 			patience = markAgainFirst
 		case again && since > patience || pending && since > markAgainLast:
 			patience = min(2*patience, markAgainLast)
+		case since > fetchAgain && a.fetching():
 		default:
 			if !a.check(ctx, mark) {
 				pause = refresh
@@ -296,6 +302,13 @@ func (a *acceptance) stuck() (again, pending bool) {
 		pending = pending || v.State == istiod.Pending
 	}
 	return again, pending
+}
+
+// fetching says whether gateways may lack a Wasm module without telling.
+func (a *acceptance) fetching() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.fetches
 }
 
 // mark writes a new mark. What was written before is no longer due.

@@ -22,6 +22,7 @@ import (
 	"github.com/istio-plugins/istio-plugins/pkg/emit"
 	"github.com/istio-plugins/istio-plugins/pkg/finding"
 	"github.com/istio-plugins/istio-plugins/pkg/istiod"
+	"github.com/istio-plugins/istio-plugins/pkg/mechanism"
 	"github.com/istio-plugins/istio-plugins/pkg/snapshot"
 )
 
@@ -69,7 +70,7 @@ func (r *reconciler) Reconcile(ctx context.Context, _ reconcile.Request) (ctrl.R
 	begin = time.Now()
 	r.writer.guard(result.Objects)
 	p := r.pass(s, result)
-	p.accepted.know(p.gateways, p.fresh, p.hasWasmPlugins())
+	p.accepted.know(p.gateways, p.fresh, p.hasWasmPlugins(), p.fetches)
 	if !r.recalled {
 		p.recall(ctx, s)
 		r.recalled = true
@@ -107,6 +108,8 @@ type pass struct {
 	fresh map[string]bool
 	// held workloads get their Wasm plugins later.
 	held map[string]bool
+	// fetches says that gateways fetch Wasm modules.
+	fetches bool
 	// failed workloads are left as they are: the later stages need what an earlier one could not write.
 	failed map[string]error
 	// wrote and left count objects: those that were written or deleted, and those that gateways must first let go.
@@ -153,6 +156,7 @@ func (r *reconciler) pass(s *snapshot.Snapshot, result *compile.Result) *pass {
 func (p *pass) suspect(s *snapshot.Snapshot, result *compile.Result) {
 	users := map[finding.Object]bool{}
 	note := func(object finding.Object, spec *pluginsv1alpha1.PluginSpec) {
+		p.fetches = p.fetches || mechanism.Fetches(spec)
 		if spec.Wasm != nil || spec.Envoy != nil {
 			users[object] = true
 		}
@@ -184,14 +188,15 @@ func (p *pass) expect(ctx context.Context, objects []emit.Object) {
 		planned[keyOf(objectOf(o))] = o
 	}
 	if len(p.suspects) > 0 {
-		for key := range p.wanted {
+		for key, wanted := range p.wanted {
 			o, ok := planned[key]
 			if !ok {
-				o = p.there[key]
+				o, ok = p.there[key]
 			}
-			if o.EnvoyFilter == nil || !slices.Contains(ids, workloadOf(o)) {
+			if !ok || !slices.Contains(ids, workloadOf(o)) {
 				continue
 			}
+			o.Resources = wanted.Resources // which what was read does not tell
 			for e, content := range emit.Entries(o) {
 				if plugin, ok := p.suspects[e]; ok {
 					p.gateways[workloadOf(o)].Parts[partOf(plugin)+e.Resource+" "+e.Key] = digest(content)

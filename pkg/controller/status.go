@@ -198,7 +198,20 @@ func programmed(spec *pluginsv1alpha1.PluginSpec, u compile.PluginUse, accepted 
 	case worst.State == istiod.NoGateway && connected == 0:
 		return condition(metav1.ConditionUnknown, "NoGateway", worst.Message)
 	}
-	return condition(metav1.ConditionTrue, "Programmed", fmt.Sprintf("%s; %d connected %s accepted it", runs, connected, plural(connected, "gateway has", "gateways have")))
+	message := fmt.Sprintf("%s; %d connected %s accepted it", runs, connected, plural(connected, "gateway has", "gateways have"))
+	return condition(metav1.ConditionTrue, "Programmed", message+untold(spec))
+}
+
+// untold is what an acceptance leaves open: Istio's agent puts a filter of its own in the place of a module that it could
+// not fetch, and says so in its log alone.
+func untold(spec *pluginsv1alpha1.PluginSpec) string {
+	switch {
+	case !mechanism.Fetches(spec):
+		return ""
+	case mechanism.FailStrategy(spec) == "FAIL_OPEN":
+		return "; one that cannot fetch the module does not tell, and lets requests pass without it"
+	}
+	return "; one that cannot fetch the module does not tell, and answers 403"
 }
 
 func plural(n int, one, many string) string {

@@ -127,6 +127,30 @@ func TestRefusalOf(t *testing.T) {
 	}
 }
 
+// A gateway accepts a module also when it could not fetch it.
+func TestProgrammedPromisesNoModule(t *testing.T) {
+	const accepted = "True Programmed: 1 route runs it; 1 connected gateway has accepted it"
+	for name, c := range map[string]struct {
+		policy pluginsv1alpha1.FailurePolicy
+		wasm   pluginsv1alpha1.WasmPlugin
+		want   string
+	}{
+		"fetched":              {wasm: pluginsv1alpha1.WasmPlugin{URL: "registry.test/waf"}, want: accepted + "; one that cannot fetch the module does not tell, and answers 403"},
+		"fetched, FailOpen":    {wasm: pluginsv1alpha1.WasmPlugin{URL: "oci://registry.test/waf"}, policy: pluginsv1alpha1.FailOpen, want: accepted + "; one that cannot fetch the module does not tell, and lets requests pass without it"},
+		"its strategy decides": {wasm: pluginsv1alpha1.WasmPlugin{URL: "oci://registry.test/waf", FailStrategy: "FAIL_CLOSE"}, policy: pluginsv1alpha1.FailOpen, want: accepted + "; one that cannot fetch the module does not tell, and answers 403"},
+		"a file":               {wasm: pluginsv1alpha1.WasmPlugin{URL: "file:///waf.wasm"}, want: accepted},
+	} {
+		t.Run(name, func(t *testing.T) {
+			u := compile.PluginUse{Object: limit, Routes: []string{"a"}, Workloads: []string{"a"}}
+			spec := &pluginsv1alpha1.PluginSpec{FailurePolicy: c.policy, Wasm: &c.wasm}
+			got := pluginStatus(spec, 1, pluginsv1alpha1.PluginStatus{}, u, func(string) gatewayState { return known(istiod.Accepted, "") })
+			if said(got, "Programmed") != c.want {
+				t.Errorf("got  %s\nwant %s", said(got, "Programmed"), c.want)
+			}
+		})
+	}
+}
+
 func TestAccepted(t *testing.T) {
 	u := compile.PluginUse{Object: limit, Routes: []string{"b", "a"}, Unavailable: 2, Workloads: []string{"a"}}
 	spec := &pluginsv1alpha1.PluginSpec{Wasm: &pluginsv1alpha1.WasmPlugin{}}

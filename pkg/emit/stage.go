@@ -329,9 +329,12 @@ func WorkloadID(labels map[string]string) string { return labels[workloadLabel] 
 type Entry struct{ Resource, Key string }
 
 // Entries are the Wasm plugins and native filters of an object, with their content.
-func Entries(o Object) map[Entry]*structpb.Value {
-	out := map[Entry]*structpb.Value{}
+func Entries(o Object) map[Entry]proto.Message {
+	out := map[Entry]proto.Message{}
 	if o.EnvoyFilter == nil {
+		for _, name := range o.Resources {
+			out[Entry{Resource: name}] = &o.WasmPlugin.Spec
+		}
 		return out
 	}
 	for _, p := range o.EnvoyFilter.Spec.ConfigPatches {
