@@ -67,7 +67,7 @@ fuzz: ## Fuzz every fuzz test for FUZZTIME.
 ##### Run the whole
 
 .PHONY: e2e demo clean
-e2e: debian-etcd debian-wat2wasm $(STACK) $(BIN)/kubectl $(BIN)/image.tar ## Run the cases on istiod and Envoy, without and with an API server.
+e2e: debian-etcd debian-wat2wasm $(STACK) $(BIN)/pilot-agent $(BIN)/kubectl $(BIN)/image.tar ## Run the cases on istiod and Envoy, without and with an API server.
 	cd e2e && go test -p 1 -count 1 -timeout 30m ./...
 
 demo: debian-etcd debian-curl $(STACK) $(KUBECTL) ## Start the whole stack and show samples/quickstart. KEEP=1 leaves it running.

@@ -34,7 +34,7 @@ type Bed struct {
 type BedOptions struct {
 	// Bin is the folder of the programs, Root that of the repository.
 	Bin, Root string
-	// Envoy is its file's name in Bin.
+	// Envoy is its file's name in Bin; empty to start no gateway.
 	Envoy string
 	// Dir is an existing folder.
 	Dir string
@@ -78,7 +78,7 @@ func NewBed(ctx context.Context, o BedOptions) (b *Bed, err error) {
 	if b.Upstream, err = echo.Start(); err != nil {
 		return b, err
 	}
-	if err := b.Apply(ctx, base); err != nil {
+	if err := b.Apply(ctx, base); err != nil || o.Envoy == "" {
 		return b, err
 	}
 	return b, b.StartGateway(ctx)

@@ -88,6 +88,8 @@ type Gateway struct {
 	Admin string
 
 	process *process.Process
+	// grace is what it gets to end before it is killed.
+	grace time.Duration
 }
 
 // Start returns when Envoy has received its first listeners, which may be none.
@@ -116,7 +118,7 @@ func Start(ctx context.Context, o Options) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Gateway{Admin: loopback.Address(adminPort), process: p}
+	g := &Gateway{Admin: loopback.Address(adminPort), process: p, grace: stopGrace}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	if err := p.Await(ctx, g.ready); err != nil {
@@ -127,7 +129,7 @@ func Start(ctx context.Context, o Options) (*Gateway, error) {
 }
 
 // Stop ends Envoy.
-func (g *Gateway) Stop() { g.process.Stop(stopGrace) }
+func (g *Gateway) Stop() { g.process.Stop(g.grace) }
 
 // Kill ends Envoy as kill -9 does.
 func (g *Gateway) Kill() { g.process.Kill() }

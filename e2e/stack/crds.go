@@ -25,6 +25,12 @@ func CRDs(root string) ([]string, error) {
 	}, nil
 }
 
+// BootstrapTemplate is what Istio's agent makes Envoy's bootstrap from.
+func BootstrapTemplate() (string, error) {
+	istio, err := moduleDir("istio.io/istio")
+	return filepath.Join(istio, "tools/packaging/common/envoy_bootstrap.json"), err
+}
+
 // moduleDir is where Go keeps the module's source.
 func moduleDir(module string) (string, error) {
 	text, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", module).Output()
