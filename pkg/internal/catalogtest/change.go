@@ -63,15 +63,13 @@ func made(t testing.TB, b *builtin.Builtin, use builtin.Use, v config.Value) ([]
 		return parts, problems
 	}
 	before, _ := b.Schema.Check(v)
-	var others []config.Value
-	for _, other := range change.of(v) {
-		if after, _ := b.Schema.Check(other); !bytes.Equal(before.JSON(), after.JSON()) {
-			others = append(others, other)
-		}
-	}
+	different := slices.DeleteFunc(change.of(v), func(other config.Value) bool {
+		after, _ := b.Schema.Check(other)
+		return bytes.Equal(before.JSON(), after.JSON())
+	})
 	// Some tests take a warning for an error.
 	for _, wanted := range []func(builtin.Problem) bool{func(builtin.Problem) bool { return true }, isError} {
-		for _, other := range others {
+		for _, other := range different {
 			if parts, problems := compile(b, use, other); !slices.ContainsFunc(problems, wanted) {
 				t.Log(ChangedLine)
 				return parts, problems

@@ -43,6 +43,9 @@ func main() {
 }
 
 func run(ctx context.Context, only string) error {
+	if _, known := catalog.Find(only); only != "" && !known {
+		return fmt.Errorf("there is no built-in plugin %q", only)
+	}
 	dir, err := os.MkdirTemp("", "conformance")
 	if err != nil {
 		return err
