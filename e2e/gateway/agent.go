@@ -37,6 +37,21 @@ type AgentOptions struct {
 // with which all others end.
 const inContainer = `mount -t tmpfs none /var/lib && mkdir -p /var/lib/istio/data && exec "$@"`
 
+// unshare starts a program in such a container.
+func unshare(program ...string) *exec.Cmd {
+	return exec.Command("unshare", append([]string{
+		"--map-root-user", "--mount", "--pid", "--fork", "--kill-child", "sh", "-ec", inContainer, "sh",
+	}, program...)...)
+}
+
+// AgentError says why this machine lets no agent start: it must allow user namespaces.
+func AgentError() error {
+	if out, err := unshare("true").CombinedOutput(); err != nil {
+		return fmt.Errorf("unshare: %w: %s", err, out)
+	}
+	return nil
+}
+
 // StartAgent returns when the Envoy that Istio's agent has started is ready.
 func StartAgent(ctx context.Context, o AgentOptions) (*Gateway, error) {
 	dir := filepath.Join(o.Dir, "agent")
@@ -64,8 +79,7 @@ func StartAgent(ctx context.Context, o AgentOptions) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command("unshare", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child", "sh", "-ec", inContainer, "sh",
-		o.Agent, "proxy", "router", "--domain", o.Node.Namespace+".svc.cluster.local", "--proxyLogLevel", "warning")
+	cmd := unshare(o.Agent, "proxy", "router", "--domain", o.Node.Namespace+".svc.cluster.local", "--proxyLogLevel", "warning")
 	cmd.Dir = dir // of its relative paths
 	cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + dir,

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/istio-plugins/istio-plugins/e2e/controller"
+	"github.com/istio-plugins/istio-plugins/e2e/gateway"
 )
 
 // again is a part of what tag.wat's changed module tells.
@@ -26,6 +27,9 @@ const (
 func TestWasm(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts the whole stack: not with -short")
+	}
+	if err := gateway.AgentError(); err != nil {
+		t.Skipf("Istio's agent cannot be started here: %v", err)
 	}
 	w := startWorld(t)
 	tag := module(t, "../testdata/tag.wat")

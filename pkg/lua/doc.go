@@ -33,12 +33,14 @@
 //
 // # What Envoy does
 //
-// Headers, body and streamInfo objects end when the stream waits, in body() with a body and in pdk.call: get them
-// again afterwards. The functions of pdk always do. Above the listener's buffer limit body() ends the request with 413, and a response with 500.
+// Headers, body and streamInfo objects end when the stream waits, in body() with a body and in pdk.call: get them again
+// afterwards. The functions of pdk always do. Above the listener's buffer limit body() ends the request with 413, and a
+// response with 500.
 //
-// handle has the methods of Envoy's documentation, except httpCall (pdk.call and pdk.send are for that), bodyChunks (the request would go upstream before later
-// plugins ran) and clearRouteCache (it would go to a route whose plugins did not run); filter state cannot be set.
-// importPublicKey works once for each plugin and request, since Envoy returns the first key again.
+// handle has the methods of Envoy's documentation, except httpCall (pdk.call and pdk.send are for that), bodyChunks
+// (the request would go upstream before later plugins ran) and clearRouteCache (it would go to a route whose plugins
+// did not run); filter state cannot be set. importPublicKey works once for each plugin and request, since Envoy returns
+// the first key again.
 //
 // # The sandbox
 //
