@@ -366,6 +366,13 @@ func TestMaxActiveFaults(t *testing.T) {
 		if got := stat(t, envoy, "cap", "faults_overflow"); got != 1 {
 			t.Errorf("%d requests were above the cap, want 1", got)
 		}
+		// A day is longer than these.
+		for range 100 {
+			gateway.Get(t, "/")
+		}
+		if got := stat(t, envoy, "cap", "active_faults"); got != 1 {
+			t.Errorf("%d requests wait, want 1", got)
+		}
 		leave()
 		if err := <-gone; err == nil {
 			t.Error("the request was answered")
