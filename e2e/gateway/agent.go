@@ -97,25 +97,11 @@ func StartAgent(ctx context.Context, o AgentOptions) (*Gateway, error) {
 	g := &Gateway{Admin: loopback.Address(admin), process: p, grace: 0}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	if err := p.Await(ctx, func(ctx context.Context) error { return healthy(ctx, health) }); err != nil {
+	if err := p.Await(ctx, func(ctx context.Context) error {
+		return process.Answers(ctx, http.DefaultClient, "http://"+loopback.Address(health)+"/healthz/ready")
+	}); err != nil {
 		p.Kill()
 		return nil, err
 	}
 	return g, nil
-}
-
-func healthy(ctx context.Context, port int) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+loopback.Address(port)+"/healthz/ready", nil)
-	if err != nil {
-		return err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("the agent says %s", response.Status)
-	}
-	return nil
 }

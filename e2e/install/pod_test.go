@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -101,34 +100,19 @@ func (w *world) startPod(t *testing.T) *pod {
 	if err := p.Await(ctx, p.ready); err != nil {
 		t.Fatal(err)
 	}
-	if err := answers(ctx, "http://"+p.health+container.LivenessProbe.HTTPGet.Path); err != nil {
+	if err := process.Answers(ctx, http.DefaultClient, "http://"+p.health+container.LivenessProbe.HTTPGet.Path); err != nil {
 		t.Error(err)
 	}
 	w.network.serve(p.webhook)
 	return p
 }
 
-func (p *pod) ready(ctx context.Context) error { return answers(ctx, p.readiness) }
+func (p *pod) ready(ctx context.Context) error {
+	return process.Answers(ctx, http.DefaultClient, p.readiness)
+}
 
 // stop ends the pod as the kubelet does.
 func (p *pod) stop() { p.Stop(stopGrace) }
-
-func answers(ctx context.Context, url string) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(response.Body)
-		return fmt.Errorf("%s answers %s: %s", url, response.Status, text)
-	}
-	return nil
-}
 
 // environment of the container, by its names.
 func environment(t *testing.T, c corev1.Container, namespace string) map[string]string {

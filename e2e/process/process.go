@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"strings"
@@ -72,6 +74,24 @@ func (p *Process) Await(ctx context.Context, ready func(context.Context) error) 
 		case <-tick.C:
 		}
 	}
+}
+
+// Answers is for Await: it returns nil when a server answers 200 to a GET.
+func Answers(ctx context.Context, client *http.Client, url string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(response.Body)
+		return fmt.Errorf("%s answers %s: %s", url, response.Status, text)
+	}
+	return nil
 }
 
 // Stop asks the program to end and waits for it; after grace it is killed.

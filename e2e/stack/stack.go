@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -150,7 +151,7 @@ func (s *Stack) startEtcd(ctx context.Context) (url string, err error) {
 	cmd := exec.Command("etcd", "--data-dir", filepath.Join(s.options.Dir, "etcd"), "--unsafe-no-fsync",
 		"--listen-client-urls", client, "--advertise-client-urls", client,
 		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "default="+peer)
-	_, err = s.start(ctx, "etcd", cmd, func(ctx context.Context) error { return answers(ctx, client+"/health") })
+	_, err = s.start(ctx, "etcd", cmd, func(ctx context.Context) error { return process.Answers(ctx, http.DefaultClient, client+"/health") })
 	return client, err
 }
 
@@ -229,7 +230,7 @@ func (s *Stack) StartIstiod(ctx context.Context) error {
 		// The public Envoy lacks the filters that istio-proxy adds.
 		"PILOT_ENABLE_ALPN_FILTER=false", "PILOT_ENABLE_METADATA_EXCHANGE=false")
 	var err error
-	s.istiod, err = s.start(ctx, "istiod", cmd, func(ctx context.Context) error { return answers(ctx, s.Debug()+"/ready") })
+	s.istiod, err = s.start(ctx, "istiod", cmd, func(ctx context.Context) error { return process.Answers(ctx, http.DefaultClient, s.Debug()+"/ready") })
 	return err
 }
 
@@ -256,7 +257,7 @@ func (s *Stack) StartAPIServer(ctx context.Context) error {
 		return err
 	}
 	cmd := exec.Command(filepath.Join(s.options.Bin, "kube-apiserver"), s.apiFlags...)
-	ready := func(ctx context.Context) error { return answersTo(ctx, client, s.Config.Host+"/readyz") }
+	ready := func(ctx context.Context) error { return process.Answers(ctx, client, s.Config.Host+"/readyz") }
 	s.apiServer, err = s.start(ctx, "kube-apiserver", cmd, ready)
 	return err
 }

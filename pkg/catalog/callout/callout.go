@@ -85,6 +85,9 @@ func GRPC(cluster string, timeout time.Duration) *corev3.GrpcService {
 	return s
 }
 
+// Failing is builtin.Builtin.Failing of what asks its service by a filter of Envoy.
+const Failing = "what failure_mode_allow and status_on_error say if its service fails"
+
 // Timeout reads how long a service may take. A client waits as long, and a typing error should not look like a hanging
 // gateway.
 func Timeout(path, text string) (time.Duration, []builtin.Problem) {

@@ -31,7 +31,7 @@ var Builtin = &builtin.Builtin{
 	Schema:  builtin.MustSchema(schema),
 	Build:   build,
 	Guards:  true,
-	Failing: "what failure_mode_allow and status_on_error say if its service fails",
+	Failing: callout.Failing,
 }
 
 type settings struct {

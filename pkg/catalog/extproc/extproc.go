@@ -29,7 +29,7 @@ var Builtin = &builtin.Builtin{
 	Schema:  builtin.MustSchema(schema),
 	Answers: true,
 	Build:   build,
-	Failing: "what failure_mode_allow and status_on_error say if its service fails",
+	Failing: callout.Failing,
 }
 
 type settings struct {
