@@ -76,7 +76,8 @@
 //	pdk.exit(handle, status, headers, body)
 //	                                    answers the request and does not return; in the response phase it replaces the answer
 //	                                    and returns. headers is a map name -> value or list of values, status is 200 to 599;
-//	                                    204 and 304 go without body. The upstream's headers about its body
+//	                                    204 and 304 go without body. A body is a string, or a table, which is written as JSON with
+//	                                    the content-type application/json unless headers has another. The upstream's headers about its body
 //	                                    (content-type, etag, ...) go; a gRPC response, event stream or upgrade, which must not be buffered,
 //	                                    loses its body.
 //	                                    The plugin is noted as rejected_by in the dynamic metadata namespace plugins.istio.io, as is
@@ -134,6 +135,20 @@
 //	pdk.json.array(t)                   marks t as a list, so that an empty one is `[]`; returns t
 //	pdk.url.decode(text, plus)          percent-decoding; plus: `+` is a blank; a `%` without two hex digits stays
 //	pdk.url.encode(text)                all but RFC 3986's unreserved characters
+//	pdk.url.parse(text)                 a table of a URL's scheme, userinfo, host (no brackets), port (a number), path, query and
+//	                                    fragment, nothing decoded, scheme and host in lower case; what it does not have is nil,
+//	                                    but path is "". nil where it is no URL or reference to one (RFC 3986)
+//	pdk.ip.parse(text)                  string: the 4 or 16 bytes of an IP address, or nil where it is none. An IPv4-mapped IPv6
+//	                                    address (::ffff:10.0.0.1) is the IPv4 address; zones (%eth0) and leading zeros are refused
+//	pdk.ip.ranges(list)                 a function that says whether an address, a string, is in one of a list of addresses and CIDR
+//	                                    ranges, of IPv4 and IPv6; false for what is no address. Bits behind a range's length do not
+//	                                    matter, and ::/0 holds no IPv4 address. It is an error where one of them is no range: make it
+//	                                    when the chunk is loaded, local allowed = pdk.ip.ranges(config.allow)
+//	pdk.cache(most)                     a cache for what may be lost, of this entry in this worker, as long as the chain is
+//	                                    remembered. It has at most `most` entries (10 to 100000, default 1000); of these the half
+//	                                    that was used last is surely kept
+//	cache:get(key)                      value, or nil; a key is a string or a number
+//	cache:set(key, value, seconds)      keeps any value but nil, which forgets the key; for so many seconds if they are given
 //	pdk.base64.encode(text), decode(text), encode_url(text), decode_url(text)
 //	                                    encode pads, encode_url does not; decode takes both and is nil where it is no base64
 //	pdk.hex.encode(text), decode(text)  lower-case hex digits; decode takes both cases and is nil where it is no hex

@@ -106,6 +106,9 @@ func TestPDKAnswers(t *testing.T) {
 	onEnvoys(t, envoytest.Config{Chains: map[string][]part.Part{
 		"exit": {request("exit", `pdk.exit(handle, 418, {["X-One"] = "1", ["x-list"] = {"a", "b"}, ["content-type"] = "text/x"}, "tea")
 			error("it returned")`)},
+		"json":     {request("exit", `pdk.exit(handle, 200, {["x-one"] = "1"}, {["a list"] = {"x", 1, pdk.json.null, 'a"b'}})`)},
+		"own type": {request("exit", `pdk.exit(handle, 402, {["Content-Type"] = "application/problem+json"}, {title = "pay"})`)},
+		"no json":  {request("exit", `pdk.exit(handle, 200, {}, {f = print})`)},
 		"204":      {request("exit", `pdk.exit(handle, 204, {["x-one"] = "1"}, "body")`)},
 		"304":      {request("exit", `pdk.exit(handle, 304, {}, "body")`)},
 		"redirect": {request("exit", `pdk.exit(handle, 302, {location = "/x"})`)},
@@ -119,6 +122,17 @@ func TestPDKAnswers(t *testing.T) {
 		answer := do("exit", "GET")
 		if answer.Status != 418 || answer.Body != "tea" || answer.Header.Get("x-one") != "1" || ran(answer.Header.Values("x-list")) != "a b" || answer.Header.Get("content-type") != "text/x" {
 			t.Errorf("exit: %+v", answer)
+		}
+		answer = do("json", "GET")
+		if answer.Status != 200 || answer.Header.Get("x-one") != "1" || answer.Header.Get("content-type") != "application/json; charset=utf-8" || answer.Body != `{"a list":["x",1,null,"a\"b"]}` {
+			t.Errorf("exit with a table: %+v", answer)
+		}
+		answer = do("own type", "GET")
+		if answer.Status != 402 || answer.Body != `{"title":"pay"}` || fmt.Sprint(answer.Header["Content-Type"]) != "[application/problem+json]" {
+			t.Errorf("exit with a table and a type of its own: %+v", answer)
+		}
+		if answer = do("no json", "GET"); answer.Status != 500 {
+			t.Errorf("exit with what is no JSON: %+v", answer)
 		}
 		answer = do("exit", "HEAD")
 		if answer.Status != 418 || answer.Body != "" || answer.Header.Get("content-length") != "3" {
@@ -174,6 +188,7 @@ func TestPDKInTheResponse(t *testing.T) {
 		},
 		"metadata": {both(`pdk.set_metadata(handle, "ns", "k", "v")`, `pdk.set_header(handle, "x-m", pdk.metadata(handle, "ns", "k"))`)},
 		"exit":     {tag("a"), response("exit", `pdk.exit(handle, 418, {["x-list"] = {"a", "b"}, ["content-type"] = "text/x"}, "tea")`), tag("c")},
+		"json":     {response("exit", `pdk.exit(handle, 418, {}, {tea = true})`)},
 		"exit 204": {response("exit", `pdk.exit(handle, 204, {}, "body")`)},
 		"fail":     {tag("a"), response("fail", `pdk.fail(handle, 502, "bad", {request_id = true}) error("it returned")`), tag("c")},
 		"error":    {both("", `error("boom")`)},
@@ -198,6 +213,10 @@ func TestPDKInTheResponse(t *testing.T) {
 		if answer.Status != 418 || answer.Body != "tea" || ran(answer.Header.Values("x-list")) != "a b" || answer.Header.Get("content-type") != "text/x" ||
 			answer.Header.Get("etag")+answer.Header.Get("content-encoding") != "" || ran(answer.Header.Values("x-ran")) != "c a" {
 			t.Errorf("exit: %+v", answer)
+		}
+		answer = envoy.Gateway("json").Get(t, "/", about...)
+		if answer.Status != 418 || answer.Body != `{"tea":true}` || answer.Header.Get("content-type") != "application/json; charset=utf-8" {
+			t.Errorf("exit with a table: %+v", answer)
 		}
 		answer = envoy.Gateway("exit").Get(t, "/", envoytest.EchoStatus+": 204")
 		if answer.Status != 418 || answer.Body != "tea" {
@@ -297,6 +316,37 @@ func TestPDKLog(t *testing.T) {
 		envoy.Gateway("log").Get(t, "/", "x-a: b")
 		for level, word := range map[string]string{"debug": "debug", "info": "info", "warn": "warning", "error": "error"} {
 			envoy.WaitLog(t, "["+word+"][lua] script log: istio-plugins: plugin logger, route log: at "+level+" forged b\n")
+		}
+	})
+}
+
+// TestPDKRemembers: a cache is its entry's own, and lives as long as the entry does.
+func TestPDKRemembers(t *testing.T) {
+	count := func(name, size string) part.Lua {
+		return plugin(name, `local seen = pdk.cache(`+size+`)
+			return {request = function(handle)
+				local path = pdk.path(handle)
+				seen:set(path, (seen:get(path) or 0) + 1, 3600)
+				pdk.add_header(handle, "x-seen", seen:get(path))
+			end}`)
+	}
+	onEnvoys(t, envoytest.Config{Chains: map[string][]part.Part{
+		"two": {count("first", ""), count("second", "10")}, "wrong": {count("wrong", "-1")},
+	}}, func(t *testing.T, envoy *envoytest.Envoy) {
+		gateway := envoy.Gateway("two")
+		for _, c := range []struct{ path, want string }{{"/a", "1 1"}, {"/b", "1 1"}, {"/a", "2 2"}, {"/a", "3 3"}} {
+			if got := ran(gateway.Get(t, c.path).Upstream.Values("x-seen")); got != c.want {
+				t.Errorf("%s was seen %s times, want %s", c.path, got, c.want)
+			}
+		}
+		for i := range 20 { // more than the second has room for
+			gateway.Get(t, fmt.Sprint("/", i))
+		}
+		if got := ran(gateway.Get(t, "/a").Upstream.Values("x-seen")); got != "4 1" {
+			t.Errorf("/a was seen %s times, want 4 and, forgotten, 1", got)
+		}
+		if answer := envoy.Gateway("wrong").Get(t, "/"); answer.Status != 503 {
+			t.Errorf("a cache of a wrong size: %+v", answer)
 		}
 	})
 }

@@ -114,7 +114,9 @@ string.dump = nil
 
 local pdk = {
   json = without(modules.json, "quote"),
-  url = {decode = modules.url.decode, encode = modules.url.encode},
+  url = {decode = modules.url.decode, encode = modules.url.encode, parse = modules.url.parse},
+  ip = modules.ip,
+  cache = modules.cache,
   base64 = modules.base64,
   hex = modules.hex,
   sha1 = modules.sha1,

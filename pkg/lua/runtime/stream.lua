@@ -19,6 +19,8 @@ local draining = setmetatable({}, {__mode = "k"})
 -- STOP is raised to leave a response function early; it is no failure.
 local STOP = {}
 
+local JSON = "application/json; charset=utf-8"
+
 local pdk = {}
 
 -- Headers.
@@ -291,8 +293,26 @@ local function drain(handle, chunks)
   end
 end
 
+-- as_json writes a body that is a table.
+local function as_json(headers, body)
+  local text, problem = json.encode(body)
+  if not text then
+    error("the body cannot be written as JSON: " .. problem, 3)
+  end
+  for name in pairs(headers) do
+    if lower(name) == "content-type" then
+      return text
+    end
+  end
+  headers["content-type"] = JSON
+  return text
+end
+
 function pdk.exit(handle, status, headers, body)
   status, headers = checked_status(status), checked_headers(headers)
+  if type(body) == "table" then
+    body = as_json(headers, body)
+  end
   if responding[handle] then
     return replace(handle, status, headers, body or "")
   end
@@ -312,7 +332,7 @@ function pdk.fail(handle, status, message, options)
   if not responding[handle] and pdk.is_grpc(handle) then
     headers["grpc-status"] = headers["grpc-status"] or GRPC_STATUS[status]
   else
-    headers["content-type"] = headers["content-type"] or "application/json; charset=utf-8"
+    headers["content-type"] = headers["content-type"] or JSON
     local id = options.request_id and pdk.request_id(handle)
     body = '{"message":' .. json.quote(message) .. (id and ',"request_id":' .. json.quote(id) or "") .. "}"
   end

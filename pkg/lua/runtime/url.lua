@@ -1,7 +1,7 @@
 -- Percent-encoding and query strings, as bytes.
 
 local char, format = string.char, string.format
-local find, gmatch, gsub, sub = string.find, string.gmatch, string.gsub, string.sub
+local find, gmatch, gsub, lower, match, sub = string.find, string.gmatch, string.gsub, string.lower, string.match, string.sub
 
 local function byte_of(hex)
   return char(tonumber(hex, 16))
@@ -55,4 +55,41 @@ local function query(text, most)
   return arguments
 end
 
-return {decode = decode, encode = encode, query = query}
+-- The host and the port of an authority, or nil.
+local function host_and_port(text)
+  local host, port = match(text, "^%[([%x:.]+)%](.*)$")
+  if not host then
+    host, port = match(text, "^([^:%[%]]*)(.*)$")
+  end
+  local number = tonumber(match(port, "^:(%d+)$"))
+  if number and number > 65535 or not number and port ~= "" and port ~= ":" then
+    return nil
+  end
+  return lower(host), number
+end
+
+-- parse takes a URL, or a reference to one, apart (RFC 3986, appendix B). What it does not have is nil, but for the path.
+-- Nothing is decoded. It returns nil for what has other characters than a URL may have: others would read it otherwise.
+local function parse(text)
+  if type(text) ~= "string" or find(text, "[^%w%-._~:/?#%[%]@!$&'()*+,;=%%]") then
+    return nil
+  end
+  local out = {}
+  local rest, fragment = match(text, "^([^#]*)#?(.*)$")
+  out.fragment = find(text, "#", 1, true) and fragment or nil
+  local before, query = match(rest, "^([^?]*)%?(.*)$")
+  out.query, rest = query, before or rest
+  local scheme, behind = match(rest, "^(%a[%w+.-]*):(.*)$")
+  out.scheme, rest = scheme and lower(scheme), behind or rest
+  local authority, path = match(rest, "^//([^/]*)(.*)$")
+  if not authority then
+    out.path = rest
+    return out
+  end
+  out.userinfo = match(authority, "^(.*)@[^@]*$")
+  out.host, out.port = host_and_port(match(authority, "[^@]*$"))
+  out.path = path
+  return out.host and out or nil
+end
+
+return {decode = decode, encode = encode, query = query, parse = parse}
