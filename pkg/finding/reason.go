@@ -62,6 +62,8 @@ const (
 	UnusedPlugin Reason = "UnusedPlugin"
 	// UnreachableRoute: an annotated route never receives a request, because an earlier one takes them all.
 	UnreachableRoute Reason = "UnreachableRoute"
+	// UnreachableLanding: a plugin sends clients to a path that is none of a route which runs it.
+	UnreachableLanding Reason = "UnreachableLanding"
 	// PluginOrder: an authentication plugin runs after one that answers or changes requests.
 	PluginOrder Reason = "PluginOrder"
 	// ConflictingPolicy: the object has a policy of Istio's own for what one of its plugins does, too.
@@ -112,6 +114,7 @@ var reasons = map[Reason]Info{
 	UnsupportedTarget:    {Error, "The kind of the annotated object is not supported; it is served without plugins."},
 	UnusedPlugin:         {Warning, "No route runs the Plugin."},
 	UnreachableRoute:     {Warning, "An earlier route takes all requests of an annotated one."},
+	UnreachableLanding:   {Warning, "A plugin sends clients to a path that is none of a route which runs it."},
 	PluginOrder:          {Warning, "An authentication plugin runs after one that answers or changes requests."},
 	ConflictingPolicy:    {Warning, "A policy of Istio's own and a plugin do the same on one route; both run."},
 	InvalidObject:        {Error, "An object of a known kind is malformed."},

@@ -17,6 +17,7 @@ var checks = []func(*snapshot.Snapshot, *compile.Result) []finding.Finding{
 	pluginOrder,
 	unreachableRoutes,
 	corsPolicies,
+	landings,
 }
 
 // Check returns the findings about a snapshot and what it compiles to, without those of the compilation itself.

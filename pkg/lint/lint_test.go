@@ -44,6 +44,33 @@ func aged(year int, name, annotation, http string) string {
 	return strings.Replace(service(name, annotation, http), "metadata:\n", fmt.Sprintf("metadata:\n  creationTimestamp: \"%d-01-01T00:00:00Z\"\n", year), 1)
 }
 
+// login is a service with a Plugin login, in the middle of whose config are fields, and the provider.
+func login(annotation, fields, http string) string {
+	return service("shop", annotation, http) + fmt.Sprintf(`---
+apiVersion: plugins.istio.io/v1alpha1
+kind: Plugin
+metadata: {name: login}
+spec:
+  builtin: oidc
+  config: {issuer: https://login.test, authorization_endpoint: https://login.test/a%s token_endpoint: https://login.test/b, client_id: a, client_secret: 0123456789abcdef0123456789abcdef}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: login}
+spec: {hosts: [login.test], ports: [{number: 443, name: http, protocol: HTTP}]}
+`, fields)
+}
+
+// delegate is the VirtualService d, to which others delegate, with one prefix.
+func delegate(prefix string) string {
+	return fmt.Sprintf(`---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: d}
+spec: {http: [{match: [{uri: {prefix: %s}}], route: [{destination: {host: a}}]}]}
+`, prefix)
+}
+
 func check(t *testing.T, text string) []string {
 	t.Helper()
 	s, err := files.Load(snapshot.Options{}, "", []string{files.Stdin}, strings.NewReader(text))
@@ -85,6 +112,21 @@ func TestCheck(t *testing.T) {
 		"a corsPolicy beside the plugin": {service("shop", "cors", "[{corsPolicy: {allowOrigins: [{exact: a}]}, route: [{destination: {host: a}}]}]"),
 			[]string{"ConflictingPolicy virtualservice/default/shop spec.http[0].corsPolicy"}},
 		"a corsPolicy without the plugin": {service("shop", "key-auth", "[{corsPolicy: {allowOrigins: [{exact: a}]}, route: [{destination: {host: a}}]}]"), nil},
+
+		"a login whose paths are those of a route without it": {login("[{name: login, routes: [pages]}]", ",", "[{match: [{uri: {prefix: /oauth2}}, {uri: {exact: /logout}}], route: [{destination: {host: a}}]}, {name: pages, route: [{destination: {host: a}}]}]"),
+			[]string{"UnreachableLanding virtualservice/default/shop metadata.annotations[istio.io/plugins][0]", "UnreachableLanding virtualservice/default/shop metadata.annotations[istio.io/plugins][0]"}},
+		"a login whose paths no route takes": {login("login", ", redirect_uri: 'https://shop.example.com/a/back', logout_path: /app/out,", at("{uri: {prefix: /app}}")),
+			[]string{"UnreachableLanding virtualservice/default/shop metadata.annotations[istio.io/plugins]@0"}},
+		"a login whose paths are a Secret": {login("login", ", redirect_uri: {secretKeyRef: {name: s, key: k}}, logout_path: {secretKeyRef: {name: s, key: l}},", at("{uri: {prefix: /app}}")) +
+			"---\n{apiVersion: v1, kind: Secret, metadata: {name: s}, stringData: {k: /hidden, l: /veiled}}", nil},
+		"a login whose paths are its own":             {login("login", ", redirect_uri: /app/back, logout_path: /app/out,", at("{uri: {prefix: /app}}")), nil},
+		"a login that comes back to another host":     {login("login", ", redirect_uri: 'https://login.example.com/a/back', logout_path: /app/out,", at("{uri: {prefix: /app}}")), nil},
+		"a login whose paths may be others'":          {login("[{name: login, routes: [pages]}]", ",", "[{match: [{uri: {prefix: /}, headers: {x: {exact: y}}}], route: [{destination: {host: a}}]}, {name: pages, route: [{destination: {host: a}}]}]"), nil},
+		"a login whose paths an expression takes":     {login("login", ", redirect_uri: /app/1/back, logout_path: /app/2/back,", at("{uri: {regex: '/app/[0-9]/back'}}")), nil},
+		"a login beside another VirtualService":       {login("login", ",", at("{uri: {prefix: /app}}")) + service("other", "", at("{uri: {prefix: /x}}")), nil},
+		"a login whose delegate nobody knows":         {login("login", ",", "[{match: [{uri: {prefix: /app}}], delegate: {name: gone}}, {match: [{uri: {prefix: /b}}], route: [{destination: {host: a}}]}]"), nil},
+		"a login whose delegate takes its paths":      {login("login", ", redirect_uri: /app/back, logout_path: /app/out,", "[{match: [{uri: {prefix: /app}}], delegate: {name: d}}]") + delegate("/app/"), nil},
+		"a login whose delegate leaves out its paths": {login("login", ", redirect_uri: /app/back, logout_path: /app/x/out,", "[{match: [{uri: {prefix: /app}}], delegate: {name: d}}]") + delegate("/app/x"), []string{"UnreachableLanding virtualservice/default/shop metadata.annotations[istio.io/plugins]@0"}},
 
 		"a route behind one without matches": {service("shop", "cors", "[{route: [{destination: {host: a}}]}, {name: api, match: [{uri: {prefix: /api}}], route: [{destination: {host: a}}]}]"),
 			[]string{"UnreachableRoute virtualservice/default/shop spec.http[1]"}},

@@ -27,9 +27,22 @@ type Builtin struct {
 	Answers bool
 	// Failing says what requests get when the plugin cannot do its work, where that is not 500: half a sentence.
 	Failing string
+	// Landings are the paths that a route with the plugin must take for it to work; nil where there are none, and for a config
+	// that is not valid.
+	Landings func(config.Value) []Landing
 	// Build makes the parts of one use of the plugin. The config has passed Schema and holds all defaults.
 	// Problems of severity error make the plugin unusable.
 	Build func(Use, config.Value) ([]part.Part, []Problem)
+}
+
+// Landing is a path to which clients are sent, and where the plugin must run.
+type Landing struct {
+	// Field that names it, at the top of the config.
+	Field string
+	// URL is a path, or a URL with a host.
+	URL string
+	// Otherwise says what happens where the plugin does not run there.
+	Otherwise string
 }
 
 // Use is where and by whom a plugin is used. Build may depend on nothing else.

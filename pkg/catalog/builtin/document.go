@@ -203,6 +203,8 @@ func (r *reader) simpleType(n *node, t string, many bool) string {
 // counts says how many of something there may be.
 func counts(least, most *string, what string) string {
 	switch {
+	case least != nil && most != nil && *least == *most:
+		return ", exactly " + *least + what
 	case least != nil && most != nil && *least != "0":
 		return ", " + *least + " to " + *most + what
 	case most != nil:

@@ -6,9 +6,15 @@
 
 local config = ...
 
-
 -- How long a user may take at the provider, and by how much the clocks may differ, in seconds.
 local PATIENCE, SKEW = 600, 60
+
+-- How long tokens are good where the provider does not say, in seconds: the access token, and the refresh token, for which
+-- Envoy's oauth2 filter takes as much.
+local USUAL_ACCESS, USUAL_REFRESH = 3600, 604800
+
+-- A session is renewed up to so many seconds before it ends: requests that come meanwhile go on with the old one.
+local EARLY = 30
 
 -- Browsers keep 4096 bytes of a cookie, with its name and attributes.
 local PIECE, MOST_PIECES = 3800, 5
@@ -16,8 +22,16 @@ local PIECE, MOST_PIECES = 3800, 5
 -- A longer path is not come back to: it would not fit into a URL.
 local LONGEST_PATH = 1024
 
-local SESSION, LOGIN = config.cookie, config.cookie .. "-login-"
-local ATTRIBUTES = "; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age="
+local SESSION, LOGIN = config.session, config.login
+
+local function attributes(same_site)
+  local domain = config.domain and "; Domain=" .. config.domain or ""
+  return "; Path=/" .. domain .. "; Secure; HttpOnly; SameSite=" .. same_site .. "; Max-Age="
+end
+
+-- The way back from the provider begins at another site, so that a cookie which is Strict would not come with it.
+local SESSION_ATTRIBUTES = attributes(config.same_site)
+local LOGIN_ATTRIBUTES = attributes(config.same_site == "None" and "None" or "Lax")
 
 local function digest(purpose, text)
   return pdk.hex.decode(pdk.hmac("sha256", config.key, purpose .. "\n" .. text))
@@ -35,10 +49,10 @@ local function random(handle)
   return seal("random", table.concat({ pdk.uuid(), pdk.request_id(handle) or "", address, os.time(), made }, "\n"))
 end
 
--- mask encrypts and decrypts: xor with a key as long as the text, of a seed that is used once (the one-step key derivation
--- of NIST SP 800-56C: digests of a counter and a secret).
-local function mask(seed, text)
-  local secret, out = digest("token", seed), {}
+-- mask encrypts and decrypts: xor with a key as long as the text, of a seed that is used once for a purpose (the one-step
+-- key derivation of NIST SP 800-56C: digests of a counter and a secret).
+local function mask(purpose, seed, text)
+  local secret, out = digest(purpose, seed), {}
   for from = 1, #text, 32 do
     local block = pdk.hex.decode(pdk.sha256(("%08d"):format(from) .. secret))
     for i = from, math.min(from + 31, #text) do
@@ -48,13 +62,22 @@ local function mask(seed, text)
   return table.concat(out)
 end
 
+local function scheme(handle)
+  return pdk.header(handle, "x-forwarded-proto") or pdk.header(handle, ":scheme") or "https"
+end
+
 -- The URL of this host, without path.
 local function origin(handle)
-  if config.origin then
-    return config.origin
+  return config.origin or scheme(handle) .. "://" .. pdk.header(handle, ":authority")
+end
+
+-- The URL of this host where a browser may have to come back to it from another host of the domain; else nil.
+local function shared_origin(handle)
+  local authority = pdk.header(handle, ":authority"):lower()
+  local host = authority:match("^([^:]*)")
+  if config.domain and ("." .. host):sub(-#config.domain - 1) == "." .. config.domain then
+    return scheme(handle) .. "://" .. authority
   end
-  local scheme = pdk.header(handle, "x-forwarded-proto") or pdk.header(handle, ":scheme") or "https"
-  return scheme .. "://" .. pdk.header(handle, ":authority")
 end
 
 local function redirect_uri(handle)
@@ -74,8 +97,20 @@ local function redirect(handle, location, cookies)
   pdk.exit(handle, 302, { location = location, ["set-cookie"] = cookies, ["cache-control"] = "no-store" })
 end
 
+local ESCAPED = { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;", ['"'] = "&quot;", ["'"] = "&#39;" }
+
+-- arrive sends a browser to a page with its new session. A browser sends a cookie that is Strict only where a page of this
+-- site sends it, and a redirect on the way from the provider is none.
+local function arrive(handle, location, cookies)
+  if config.same_site ~= "Strict" then
+    redirect(handle, location, cookies)
+  end
+  local page = '<!DOCTYPE html><meta http-equiv="refresh" content="0; url=' .. location:gsub("[&<>\"']", ESCAPED) .. '">'
+  pdk.exit(handle, 200, { ["set-cookie"] = cookies, ["cache-control"] = "no-store", ["content-type"] = "text/html" }, page)
+end
+
 local function expired(name)
-  return name .. "=" .. ATTRIBUTES .. "0"
+  return name .. "=" .. SESSION_ATTRIBUTES .. "0"
 end
 
 -- refuse tells a client nothing and the log why.
@@ -89,26 +124,31 @@ local function unavailable(handle, why, cookies)
   pdk.fail(handle, 502, "OpenID provider unavailable", { headers = { ["set-cookie"] = cookies }, request_id = true })
 end
 
--- The session is base64url of {e: when it ends, s: the subject, h: upstream headers by number, k: the seed of the token} as
--- JSON, a dot, base64url of the encrypted access token or nothing, a dot, and the seal of all that; in the first cookie
--- behind the number of cookies.
+-- The session is base64url of JSON: {e: when it ends, s: the subject, h: upstream headers by number, k: the seed of its
+-- tokens, r: when to renew it, u: until when it can be renewed}; a dot, and base64url of the encrypted access token or
+-- nothing; with a refresh token a dot, and that one, too; a dot, and the seal of all that. In the first cookie the number of
+-- cookies stands before it.
 
-local function session_cookies(session, token)
-  local text = pdk.base64.encode_url(pdk.json.encode(session)) .. "." .. pdk.base64.encode_url(token)
+local function session_cookies(session)
+  local values = { e = session.e, s = session.s, h = session.h, k = session.k, r = session.r, u = session.u }
+  local text = pdk.base64.encode_url(pdk.json.encode(values)) .. "." .. pdk.base64.encode_url(session.token)
+  if session.refresh then
+    text = text .. "." .. pdk.base64.encode_url(session.refresh)
+  end
   text = text .. "." .. seal("session", text)
   local pieces = math.ceil(#text / PIECE)
   if pieces > MOST_PIECES then
     return nil
   end
-  local cookies, age = {}, session.e - os.time()
+  local cookies, age = {}, math.max(session.e, session.u or 0) - os.time()
   for i = 1, pieces do
     local name = i == 1 and SESSION .. "=" .. pieces .. "." or SESSION .. "-" .. i .. "="
-    cookies[i] = name .. text:sub((i - 1) * PIECE + 1, i * PIECE) .. ATTRIBUTES .. age
+    cookies[i] = name .. text:sub((i - 1) * PIECE + 1, i * PIECE) .. SESSION_ATTRIBUTES .. age
   end
   return cookies
 end
 
--- session_of returns the session of a request and its encrypted token, or nil.
+-- session_of returns the session of a request, or nil. It may have ended, if it can be renewed.
 local function session_of(handle)
   local pieces, text = (pdk.cookie(handle, SESSION) or ""):match("^(%d)%.(.+)$")
   if not pieces then
@@ -121,10 +161,13 @@ local function session_of(handle)
   if not sealed or not pdk.equal(signature, seal("session", sealed)) then
     return nil
   end
-  local json, token = sealed:match("^(.+)%.(.*)$")
+  local json, token, refresh = sealed:match("^([^.]*)%.([^.]*)%.?([^.]*)$")
   local session = pdk.json.decode(pdk.base64.decode_url(json))
-  if session.e > os.time() then
-    return session, pdk.base64.decode_url(token)
+  session.token = pdk.base64.decode_url(token)
+  session.refresh = refresh ~= "" and pdk.base64.decode_url(refresh) or nil
+  local renewable = config.refresh and session.refresh and session.u > os.time()
+  if session.e > os.time() or renewable then
+    return session, renewable and session.r <= os.time()
   end
 end
 
@@ -142,7 +185,8 @@ local function begin(handle)
   end
   local flow, browser = random(handle):sub(1, 16), random(handle)
   local nonce, verifier = secrets(flow, browser)
-  local state = pdk.base64.encode_url(pdk.json.encode({ f = flow, p = target, u = os.time() + PATIENCE }))
+  local state = { f = flow, p = target, o = shared_origin(handle), u = os.time() + PATIENCE }
+  state = pdk.base64.encode_url(pdk.json.encode(state))
   redirect(handle, with(config.authorization, {
     "response_type", "code",
     "client_id", config.client_id,
@@ -152,7 +196,7 @@ local function begin(handle)
     "nonce", nonce,
     "code_challenge", pdk.base64.encode_url(pdk.hex.decode(pdk.sha256(verifier))),
     "code_challenge_method", "S256",
-  }), { LOGIN .. flow .. "=" .. browser .. ATTRIBUTES .. PATIENCE })
+  }), { LOGIN .. flow .. "=" .. browser .. LOGIN_ATTRIBUTES .. PATIENCE })
 end
 
 -- state_of reads a state. Whether this gateway made it for this browser is known only with a secret.
@@ -182,10 +226,9 @@ local function arguments_of(query)
   return out
 end
 
--- buy returns the provider's answer to a code; or nil, what went wrong, and whether that is the provider's fault.
-local function buy(handle, code, verifier)
+-- ask returns what the token endpoint answers to a form; or nil, what went wrong, and whether that is the provider's fault.
+local function ask(handle, form)
   local headers = { host = config.token_host, ["content-type"] = "application/x-www-form-urlencoded", accept = "application/json" }
-  local form = { "grant_type", "authorization_code", "code", code, "redirect_uri", redirect_uri(handle), "code_verifier", verifier }
   if config.post then
     for _, text in ipairs({ "client_id", config.client_id, "client_secret", config.client_secret }) do
       form[#form + 1] = text
@@ -224,7 +267,7 @@ end
 
 -- claims_of reads an ID token, or says what is wrong with it. It came from the provider itself, so that its signature need
 -- not be verified (OpenID Connect Core 1.0, 3.1.3.7, 6).
-local function claims_of(token, nonce)
+local function claims_of(token)
   local payload = type(token) == "string" and token:match("^[%w_-]+%.([%w_-]+)%.[%w_-]*$")
   local decoded = payload and pdk.base64.decode_url(payload)
   local claims = decoded and pdk.json.decode(decoded)
@@ -236,8 +279,6 @@ local function claims_of(token, nonce)
     return nil, "the ID token is for another client"
   elseif type(claims.exp) ~= "number" or claims.exp <= os.time() - SKEW then
     return nil, "the ID token is expired"
-  elseif not pdk.equal(claims.nonce, nonce) then
-    return nil, "the ID token is of another login"
   elseif type(claims.sub) ~= "string" or claims.sub == "" or claims.sub:find("%c") then
     return nil, "the ID token has no subject"
   end
@@ -264,24 +305,123 @@ local function text_of(t, key)
   return out[1] and table.concat(out, ",")
 end
 
--- session_from makes the session of a login and its encrypted token; or nil and why there cannot be one.
-local function session_from(handle, answer, claims)
-  local session = { e = os.time() + config.ttl, s = claims.sub, h = {} }
-  for i, header in ipairs(config.claim_headers) do
-    session.h[tostring(i)] = text_of(claims, header.claim)
+-- lifetime is a number of seconds in an answer, if there is one.
+local function lifetime(answer, field)
+  local seconds = tonumber(answer[field])
+  return seconds and seconds >= 1 and math.floor(seconds) or nil
+end
+
+-- ends says when a session ends that begins now, by what the provider says of the access token.
+local function ends(answer)
+  local said = lifetime(answer, "expires_in")
+  if config.ttl == 0 then
+    return os.time() + (said or USUAL_ACCESS)
   end
-  if not config.forward then
-    return session, ""
+  return os.time() + math.min(config.ttl, config.forward and said or math.huge)
+end
+
+local function is_token(text)
+  return type(text) == "string" and text ~= "" and not text:find("[%c ]")
+end
+
+-- session_from makes a session of tokens and the ID token's claims, of which a renewal may have none; or it returns nil and
+-- why there cannot be one.
+local function session_from(handle, answer, claims, before)
+  local session = { e = ends(answer), s = before and before.s, h = before and before.h or {}, token = "" }
+  if claims then
+    session.s, session.h = claims.sub, {}
+    for i, header in ipairs(config.claim_headers) do
+      session.h[tostring(i)] = text_of(claims, header.claim)
+    end
   end
-  local token, lasts = answer.access_token, tonumber(answer.expires_in)
-  if type(token) ~= "string" or token == "" or token:find("[%c ]") then
-    return nil, "there is no access token"
+  if config.forward or config.refresh then
+    session.k = random(handle)
   end
-  if lasts and lasts > 0 then
-    session.e = math.min(session.e, os.time() + math.floor(lasts))
+  if config.forward then
+    if not is_token(answer.access_token) then
+      return nil, "there is no access token"
+    end
+    session.token = mask("token", session.k, answer.access_token)
   end
-  session.k = random(handle)
-  return session, mask(session.k, token)
+  -- Without a new refresh token the old one stays good (RFC 6749, 6).
+  local refresh = is_token(answer.refresh_token) and answer.refresh_token or before and mask("refresh", before.k, before.refresh)
+  if config.refresh and refresh then
+    session.refresh = mask("refresh", session.k, refresh)
+    session.r = session.e - math.min(EARLY, math.floor((session.e - os.time()) / 10))
+    session.u = os.time() + (lifetime(answer, "refresh_expires_in") or USUAL_REFRESH)
+  end
+  return session
+end
+
+local TOO_LONG = "tokens and claims are too long for cookies"
+
+-- cookies_for are the cookies of a session, without its refresh token if there is no room for that; nil if there is none
+-- for the rest.
+local function cookies_for(session)
+  local cookies = session_cookies(session)
+  if not cookies and session.refresh then
+    session.refresh, session.r, session.u = nil, nil, nil
+    cookies = session_cookies(session)
+  end
+  return cookies
+end
+
+-- What became of sessions that were to be renewed, by the seeds of their tokens: requests that were sent before the browser
+-- had the new cookies come with the old ones. It is {session, cookies}, {} where the provider refuses, or ASKED where there
+-- is no answer yet, or none came a moment ago.
+local renewals = pdk.cache()
+local REMEMBER, ASKED, ASK_AGAIN = 60, {}, 5
+
+-- renewed returns a session and its cookies in the place of an old one, or nil and what went wrong, and whether that is
+-- the provider's fault.
+local function renewed(handle, old)
+  local refresh = mask("refresh", old.k, old.refresh)
+  local answer, why, provider = ask(handle, { "grant_type", "refresh_token", "refresh_token", refresh })
+  if not answer then
+    return nil, why, provider
+  end
+  local claims
+  if answer.id_token ~= nil then
+    claims, why = claims_of(answer.id_token)
+    if not claims then
+      return nil, why
+    elseif claims.sub ~= old.s then
+      return nil, "the ID token is of another user"
+    end
+  end
+  local session, missing = session_from(handle, answer, claims, old)
+  if not session then
+    return nil, missing
+  end
+  local cookies = cookies_for(session)
+  if not cookies then
+    return nil, TOO_LONG, true
+  end
+  return session, cookies
+end
+
+-- renew returns a session in the place of an old one, and cookies if it is another; nil where there must be a login, or,
+-- with true as the third value, where the provider does not answer. What has not ended is good, whatever the provider says.
+local function renew(handle, old)
+  local known, valid = renewals:get(old.k), old.e > os.time() and old or nil
+  if known == ASKED and valid then
+    return valid
+  elseif known and known ~= ASKED then
+    return known.session or valid, known.cookies
+  end
+  renewals:set(old.k, ASKED, math.ceil(config.timeout / 1000) + 1)
+  local session, cookies, provider = renewed(handle, old)
+  if session then
+    renewals:set(old.k, { session = session, cookies = cookies }, REMEMBER)
+    return session, cookies
+  end
+  pdk.log(handle, provider and "warn" or "info", "session not renewed: " .. cookies)
+  if provider then
+    renewals:set(old.k, ASKED, ASK_AGAIN)
+    return valid, nil, not valid
+  end
+  renewals:set(old.k, {}, REMEMBER)
+  return valid
 end
 
 -- finish is the way back from the provider.
@@ -300,24 +440,29 @@ local function finish(handle, query)
     refuse(handle, "the provider says " .. ((arguments.error or ""):match("^[%w_]+$") or "nothing"), over)
   end
   local nonce, verifier = secrets(state.f, browser)
-  local answer, why, provider = buy(handle, arguments.code, verifier)
+  local answer, why, provider = ask(handle, {
+    "grant_type", "authorization_code", "code", arguments.code, "redirect_uri", redirect_uri(handle), "code_verifier", verifier,
+  })
   if not answer then
     (provider and unavailable or refuse)(handle, why, over)
   end
-  local claims, wrong = claims_of(answer.id_token, nonce)
+  local claims, wrong = claims_of(answer.id_token)
+  if claims and not pdk.equal(claims.nonce, nonce) then
+    claims, wrong = nil, "the ID token is of another login"
+  end
   if not claims then
     refuse(handle, wrong, over)
   end
-  local session, token = session_from(handle, answer, claims)
+  local session, missing = session_from(handle, answer, claims)
   if not session then
-    refuse(handle, token, over)
+    refuse(handle, missing, over)
   end
-  local cookies = session_cookies(session, token)
+  local cookies = cookies_for(session)
   if not cookies then
-    unavailable(handle, "tokens and claims are too long for cookies", over)
+    unavailable(handle, TOO_LONG, over)
   end
   cookies[#cookies + 1] = over
-  redirect(handle, origin(handle) .. state.p, cookies)
+  arrive(handle, (state.o or origin(handle)) .. state.p, cookies)
 end
 
 local function logout(handle)
@@ -336,19 +481,29 @@ local function logout(handle)
   redirect(handle, target, cookies)
 end
 
+-- matches says whether a request has one of some headers.
+local function matches(handle, headers)
+  for _, header in ipairs(headers) do
+    for _, value in ipairs(pdk.headers(handle, header.name)) do
+      if (not header.value or header.value == value) and (not header.prefix or value:sub(1, #header.prefix) == header.prefix) then
+        return true
+      end
+    end
+  end
+  return false
+end
+
 -- navigates says whether a browser would show what it is redirected to. Scripts, images and forms that are sent get 401.
 local function navigates(handle)
   local method, mode = pdk.header(handle, ":method"), pdk.header(handle, "sec-fetch-mode")
   if method ~= "GET" and method ~= "HEAD" or mode and mode ~= "navigate" then
     return false
   end
-  for _, deny in ipairs(config.deny) do
-    local value = pdk.header(handle, deny.name)
-    if value and (not deny.value or deny.value == value) then
-      return false
-    end
-  end
-  return true
+  return not matches(handle, config.deny)
+end
+
+local function is_own(name)
+  return name == SESSION or name:sub(1, #SESSION) == SESSION and name:find("^%-%d$", #SESSION + 1) or name:sub(1, #LOGIN) == LOGIN
 end
 
 -- hide takes the plugin's cookies out of the request: whoever has them is the user.
@@ -357,7 +512,7 @@ local function hide(handle)
   for _, line in ipairs(pdk.headers(handle, "cookie")) do
     for pair in line:gmatch("[^;]+") do
       pair = pair:match("^%s*(.-)%s*$")
-      if pair:sub(1, #SESSION) == SESSION then
+      if is_own(pair:match("^([^=]-)%s*=") or pair) then
         hidden = true
       else
         kept[#kept + 1] = pair
@@ -372,42 +527,65 @@ local function hide(handle)
   end
 end
 
-local function introduce(handle, session, token)
+local function introduce(handle, session)
   for i, header in ipairs(config.claim_headers) do
     local text = session.h[tostring(i)]
     if text then
       pdk.set_header(handle, header.header, text)
     end
   end
-  if session.k then
-    pdk.set_header(handle, "authorization", "Bearer " .. mask(session.k, token))
+  if config.forward then
+    pdk.set_header(handle, "authorization", "Bearer " .. mask("token", session.k, session.token))
   end
   pdk.authenticate(handle, {}, session.s, "oidc")
 end
 
+-- authenticate finds the session of a request, or answers it.
+local function authenticate(handle)
+  local session, late = session_of(handle)
+  if late then
+    local cookies, unanswered
+    session, cookies, unanswered = renew(handle, session)
+    if unanswered then
+      pdk.fail(handle, 502, "OpenID provider unavailable", { request_id = true })
+    end
+    if cookies then
+      pdk.save(handle, "cookies", cookies)
+    end
+  end
+  if not session then
+    if navigates(handle) then
+      begin(handle)
+    end
+    pdk.fail(handle, 401, "Unauthorized", { request_id = true })
+  end
+  introduce(handle, session)
+end
+
 local function request(handle)
   pdk.clear_identity(handle)
+  local passes = matches(handle, config.pass)
   local path, query = pdk.path(handle)
-  if path == config.callback then
+  if not passes and path == config.callback then
     finish(handle, query)
-  elseif path == config.logout then
+  elseif not passes and path == config.logout then
     logout(handle)
   end
   for _, header in ipairs(config.claim_headers) do
     pdk.remove_header(handle, header.header)
   end
   local earlier = config.one_is_enough and pdk.consumer(handle)
-  if not earlier or earlier.anonymous then
-    local session, token = session_of(handle)
-    if not session then
-      if navigates(handle) then
-        begin(handle)
-      end
-      pdk.fail(handle, 401, "Unauthorized", { request_id = true })
-    end
-    introduce(handle, session, token)
+  if not passes and (not earlier or earlier.anonymous) then
+    authenticate(handle)
   end
   hide(handle)
 end
 
-return { request = request }
+-- response gives the browser the cookies of a renewed session.
+local function response(handle)
+  for _, cookie in ipairs(pdk.saved(handle, "cookies") or {}) do
+    pdk.add_header(handle, "set-cookie", cookie)
+  end
+end
+
+return { request = request, response = response }

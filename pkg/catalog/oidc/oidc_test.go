@@ -2,6 +2,7 @@ package oidc
 
 import (
 	"bufio"
+	"cmp"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
@@ -15,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
 	"github.com/istio-plugins/istio-plugins/pkg/internal/catalogtest"
@@ -66,13 +67,29 @@ func TestConfig(t *testing.T) {
 		{`{` + shop + `, redirect_uri: /logout}`, []string{"logout_path: is the path of redirect_uri, too"}},
 		{`{` + shop + `, logout_path: '/a?b'}`, []string{`logout_path: "/a?b" does not match ^/[!->@-~]*$`}},
 		{`{` + shop + `, timeout: 6m}`, []string{"timeout: 6m is not between 1ms and 5m"}},
-		{`{` + shop + `, session_ttl: 1}`, []string{"session_ttl: 1 is too small, at least 60"}},
+		{`{` + shop + `, session_ttl: 8h}`, nil},
+		{`{` + shop + `, session_ttl: 59s}`, []string{"session_ttl: 59s is less than 1m; 0s is as long as the provider says"}},
+		{`{` + shop + `, session_ttl: 721h}`, []string{"session_ttl: 721h is not between 0s and 720h"}},
+		{`{` + shop + `, session_ttl: 3600}`, []string{"session_ttl: must be a string, not a number"}},
+		{`{` + strings.NewReplacer("client_id: shop", "client_id: [shop]", `client_secret: "`, `client_secret: ["`, `characters"`, `characters"]`).Replace(shop) + `, redirect_uri: [/a]}`, nil},
+		{`{` + strings.Replace(shop, "client_id: shop", "client_id: [shop, blog]", 1) + `}`, []string{"client_id: has 2 items, at most 1"}},
+		{`{` + shop + `, redirect_uri: []}`, []string{"redirect_uri: has 0 items, at least 1"}},
+		{`{` + shop + `, redirect_uri: 1}`, []string{"redirect_uri: must be a list or a string, not a number"}},
+		{`{` + shop + `, cookie_domain: shop.test, cookie_names: {session: __Secure-s, login: l}, same_site: None, pass_through_headers: [{name: authorization, prefix: "Bearer "}]}`, nil},
+		{`{` + shop + `, cookie_domain: test}`, []string{`cookie_domain: "test" does not match ^[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?(\.[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)+$`}},
+		{`{` + shop + `, cookie_domain: shop.test, cookie_names: {session: __Host-s, login: __Host-l}}`, []string{
+			"cookie_names.session: __Host-s cannot begin with __Host- beside cookie_domain: browsers refuse such a cookie of a domain",
+			"cookie_names.login: __Host-l cannot begin with __Host- beside cookie_domain: browsers refuse such a cookie of a domain"}},
+		{`{` + shop + `, cookie_names: {session: "a b"}}`, []string{"cookie_names.session: \"a b\" does not match ^[-!#$%&'*+.^_`|~0-9A-Za-z]+$"}},
+		{`{` + shop + `, same_site: lax}`, []string{`same_site: "lax" is not allowed, allowed are "Lax", "Strict", "None"`}},
+		{`{` + shop + `, pass_through_headers: [{name: a, value: b, prefix: c}], deny_redirect_headers: [{name: a}, {name: a, value: b, prefix: c}]}`, []string{
+			"deny_redirect_headers[1]: has value and prefix, of which it can have one", "pass_through_headers[0]: has value and prefix, of which it can have one"}},
 		{`{` + shop + `, scopes: ['a b']}`, []string{`scopes[0]: "a b" does not match ^[!#-\[\]-~]+$`}},
 		{`{` + shop + `, claim_headers: [{claim: sub, header: Cookie}, {claim: sub, header: x-a}, {claim: sub, header: X-A}]}`, []string{
 			"claim_headers[0].header: a claim cannot be the header cookie", "claim_headers[2].header: x-a is there twice"}},
 	} {
 		_, got := use(t, c.config)
-		if diff := cmp.Diff(c.want, got); diff != "" {
+		if diff := gocmp.Diff(c.want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", c.config, diff)
 		}
 	}
@@ -100,10 +117,10 @@ func TestKeys(t *testing.T) {
 			t.Fatalf("%s: %v", text, problems)
 		}
 		c := parts[0].(part.Lua).Config
-		return pair{c["key"].(string), c["cookie"].(string)}
+		return pair{c["key"].(string), c["session"].(string)}
 	}
 	first := of(shop)
-	for _, same := range []string{shop + ", redirect_uri: /a", shop + ", session_ttl: 60", shop + ", scopes: []", shop + ", deny_redirect_headers: []"} {
+	for _, same := range []string{shop + ", redirect_uri: [/a]", shop + ", refresh_token: false", shop + ", same_site: Strict", strings.Replace(shop, "client_id: shop", "client_id: [shop]", 1), shop + ", session_ttl: 1m", shop + ", scopes: []", shop + ", deny_redirect_headers: []"} {
 		if got := of(same); got != first {
 			t.Errorf("%s: another session", same)
 		}
@@ -117,6 +134,9 @@ func TestKeys(t *testing.T) {
 	if got := of(shop + ", session_secret: 0123456789abcdef0123456789abcdef"); got.key == first.key || got.cookie != first.cookie {
 		t.Error("session_secret is not what makes the key")
 	}
+	if got := of(shop + ", cookie_domain: shop.test"); got.key != first.key || strings.Replace(got.cookie, "__Secure-", "__Host-", 1) != first.cookie {
+		t.Errorf("the cookie of a domain is %s, of the host %s", got.cookie, first.cookie)
+	}
 }
 
 // A browser at one host, which keeps cookies as browsers do.
@@ -125,6 +145,16 @@ type browser struct {
 	envoy    *envoytest.Envoy
 	provider *provider
 	cookies  map[string]string
+	// ages are the Max-Age that its cookies came with.
+	ages map[string]int
+	// host is shop.test, unless it says otherwise.
+	host string
+	// proper says whether a cookie is as it must be; those of one host alone if it is nil.
+	proper func(*http.Cookie) bool
+}
+
+func ofOneHost(c *http.Cookie) bool {
+	return strings.HasPrefix(c.Name, "__Host-oidc-") && c.Domain == "" && c.SameSite == http.SameSiteLaxMode
 }
 
 func (b *browser) get(chain, path string, header ...string) *envoytest.Answer {
@@ -134,7 +164,7 @@ func (b *browser) get(chain, path string, header ...string) *envoytest.Answer {
 
 func (b *browser) do(chain string, r envoytest.Request) *envoytest.Answer {
 	b.t.Helper()
-	r.Host = "shop.test"
+	r.Host = cmp.Or(b.host, "shop.test")
 	r.Header = append(r.Header, "x-forwarded-proto: https")
 	for _, name := range slices.Sorted(maps.Keys(b.cookies)) {
 		r.Header = append(r.Header, "cookie: "+name+"="+b.cookies[name])
@@ -148,9 +178,14 @@ func (b *browser) do(chain string, r envoytest.Request) *envoytest.Answer {
 	}
 	for _, line := range answer.Header["Set-Cookie"] {
 		c, err := http.ParseSetCookie(line)
-		if err != nil || !strings.HasPrefix(c.Name, "__Host-oidc-") || !c.Secure || !c.HttpOnly || c.Path != "/" || c.Domain != "" || c.SameSite != http.SameSiteLaxMode || len(line) > 4096 {
+		proper := ofOneHost
+		if b.proper != nil {
+			proper = b.proper
+		}
+		if err != nil || !proper(c) || !c.Secure || !c.HttpOnly || c.Path != "/" || len(line) > 4096 {
 			b.t.Errorf("cookie %q: %v", line, err)
 		}
+		b.ages[c.Name] = c.MaxAge
 		if c.MaxAge < 0 {
 			delete(b.cookies, c.Name)
 		} else {
@@ -228,7 +263,9 @@ func onEach(t *testing.T, texts map[string]string, test func(t *testing.T, fresh
 		Chains:   chains,
 		Clusters: map[string]string{"outbound|80||login.test": p.Listener.Addr().String(), "outbound|80||down.test": closed.Addr().String()},
 	}, func(t *testing.T, envoy *envoytest.Envoy) {
-		test(t, func() *browser { return &browser{t, envoy, p, map[string]string{}} })
+		test(t, func() *browser {
+			return &browser{t: t, envoy: envoy, provider: p, cookies: map[string]string{}, ages: map[string]int{}}
+		})
 	})
 }
 
@@ -435,24 +472,37 @@ func TestLogin(t *testing.T) {
 	})
 }
 
+// A maker has the key of a config, and can make sessions and states.
+type maker struct{ key, cookie, login string }
+
+func makerOf(t testing.TB, text string) maker {
+	parts, _ := use(t, "{"+text+"}")
+	c := parts[0].(part.Lua).Config
+	return maker{c["key"].(string), c["session"].(string), c["login"].(string)}
+}
+
+func (m maker) digest(purpose, text string) []byte {
+	mac := hmac.New(sha256.New, []byte(m.key))
+	fmt.Fprintf(mac, "%s\n%s", purpose, text)
+	return mac.Sum(nil)
+}
+
+func (m maker) seal(purpose, text string) string {
+	return base64.RawURLEncoding.EncodeToString(m.digest(purpose, text))
+}
+
 // Who has the key can make sessions and states, which end.
 func TestTimes(t *testing.T) {
 	onEach(t, map[string]string{"shop": shop}, func(t *testing.T, fresh func() *browser) {
-		parts, _ := use(t, "{"+shop+"}")
-		c := parts[0].(part.Lua).Config
-		seal := func(purpose, text string) string {
-			mac := hmac.New(sha256.New, []byte(c["key"].(string)))
-			fmt.Fprintf(mac, "%s\n%s", purpose, text)
-			return base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
-		}
+		m := makerOf(t, shop)
 		for ends, status := range map[int64]int{time.Now().Unix() - 1: 302, time.Now().Unix() + 60: 200} {
 			b := fresh()
 			session := encoded(fmt.Sprintf(`{"e":%d,"s":"anna","h":{}}`, ends)) + "."
-			b.cookies[c["cookie"].(string)] = "1." + session + "." + seal("session", session)
+			b.cookies[m.cookie] = "1." + session + "." + m.seal("session", session)
 			if answer := b.get("shop", "/"); answer.Status != status {
 				t.Errorf("a session until %d: %d", ends, answer.Status)
 			}
-			b.cookies[c["cookie"].(string)] = "1." + session + "." + seal("state", session)
+			b.cookies[m.cookie] = "1." + session + "." + m.seal("state", session)
 			if answer := b.get("shop", "/"); answer.Status != 302 {
 				t.Errorf("a session that is none: %d", answer.Status)
 			}
@@ -460,8 +510,8 @@ func TestTimes(t *testing.T) {
 		for ends, want := range map[int64]string{time.Now().Unix() - 1: "the state is not", time.Now().Unix() + 60: "answers 400 invalid_grant"} {
 			b := fresh()
 			state := encoded(fmt.Sprintf(`{"f":"a","p":"/","u":%d}`, ends))
-			b.cookies[c["cookie"].(string)+"-login-a"] = "b"
-			refused(t, b.get("shop", "/oauth2/callback?code=a&state="+state+"."+seal("state", state+"\nb")), 401, "Login failed")
+			b.cookies[m.login+"a"] = "b"
+			refused(t, b.get("shop", "/oauth2/callback?code=a&state="+state+"."+m.seal("state", state+"\nb")), 401, "Login failed")
 			b.envoy.WaitLog(t, want)
 		}
 	})
@@ -469,7 +519,7 @@ func TestTimes(t *testing.T) {
 
 // What is no page that a browser shows is not sent to the provider.
 func TestNoRedirect(t *testing.T) {
-	onEach(t, map[string]string{"shop": shop, "own": shop + ", deny_redirect_headers: [{name: X-App}, {name: x-kind, value: a}]"}, func(t *testing.T, fresh func() *browser) {
+	onEach(t, map[string]string{"shop": shop, "own": shop + ", deny_redirect_headers: [{name: X-App}, {name: x-kind, value: a}, {name: accept, prefix: application/}]"}, func(t *testing.T, fresh func() *browser) {
 		for _, c := range []struct {
 			chain, method string
 			header        []string
@@ -488,6 +538,8 @@ func TestNoRedirect(t *testing.T) {
 			{"own", "GET", []string{"x-app: "}, 401},
 			{"own", "GET", []string{"x-kind: a"}, 401},
 			{"own", "GET", []string{"x-kind: b"}, 302},
+			{"own", "GET", []string{"accept: application/json"}, 401},
+			{"own", "GET", []string{"accept: text/html, application/json"}, 302},
 		} {
 			answer := fresh().do(c.chain, envoytest.Request{Method: c.method, Path: "/", Header: c.header})
 			if answer.Status != c.status || answer.Upstream != nil || c.status == 401 && (answer.Message() != "Unauthorized" || answer.Header["Set-Cookie"] != nil) {
@@ -545,10 +597,7 @@ func TestAuthenticated(t *testing.T) {
 	})
 }
 
-func cookieOf(t testing.TB, text string) string {
-	parts, _ := use(t, "{"+text+"}")
-	return parts[0].(part.Lua).Config["cookie"].(string)
-}
+func cookieOf(t testing.TB, text string) string { return makerOf(t, text).cookie }
 
 func refused(t testing.TB, answer *envoytest.Answer, status int, message string) {
 	t.Helper()

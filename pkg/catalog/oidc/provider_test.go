@@ -21,6 +21,7 @@ type provider struct {
 	mu    sync.Mutex
 	codes map[string]url.Values // the authorization requests by code; a code is used once
 	forms []url.Values          // what the token endpoint got
+	gates map[string]chan struct{}
 }
 
 const issuer = "https://login.test/realm"
@@ -32,7 +33,7 @@ var clients = map[string]struct{ secret, redirect string }{
 }
 
 func startProvider(t testing.TB) *provider {
-	p := &provider{codes: map[string]url.Values{}}
+	p := &provider{codes: map[string]url.Values{}, gates: map[string]chan struct{}{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /authorize", p.authorize)
 	mux.HandleFunc("POST /token", p.token)
@@ -82,10 +83,14 @@ func (p *provider) token(w http.ResponseWriter, r *http.Request) {
 	}
 	challenge := sha256.Sum256([]byte(r.PostForm.Get("code_verifier")))
 	switch {
-	case r.Host != "login.test" || r.URL.RawQuery != "a=b" || r.PostForm.Get("grant_type") != "authorization_code":
+	case r.Host != "login.test" || r.URL.RawQuery != "a=b":
 		refuse("invalid_request")
 	case secret != clients[id].secret || basic != (id == "shop"):
 		refuse("invalid_client")
+	case r.PostForm.Get("grant_type") == "refresh_token":
+		p.renew(w, r, id)
+	case r.PostForm.Get("grant_type") != "authorization_code":
+		refuse("invalid_request")
 	case !known || asked == nil || asked.Get("client_id") != id || asked.Get("redirect_uri") != r.PostForm.Get("redirect_uri") ||
 		asked.Get("code_challenge") != base64.RawURLEncoding.EncodeToString(challenge[:]):
 		refuse("invalid_grant")
@@ -142,18 +147,92 @@ func (p *provider) answer(w http.ResponseWriter, r *http.Request, asked url.Valu
 		answer["access_token"] = strings.Repeat("0123456789", 1500)
 	case "spaces":
 		answer["access_token"] = "a\r\nx-b: c"
+	case "keeper":
+		answer["refresh_token"] = "refresh-of-keeper"
+	case "a-day":
+		answer["refresh_token"], answer["refresh_expires_in"], answer["expires_in"] = "refresh-of-a-day", 86400, "7200"
+	case "too-much":
+		answer["refresh_token"] = strings.Repeat("0123456789", 1500)
+	case "no-end":
+		delete(answer, "expires_in")
 	}
-	payload, err := json.Marshal(claims)
-	if err != nil {
-		panic(err)
-	}
-	encode := base64.RawURLEncoding.EncodeToString
-	answer["id_token"] = encode([]byte(`{"alg":"RS256"}`)) + "." + encode(payload) + "." + encode([]byte("signature"))
+	answer["id_token"] = idToken(claims)
 	if asked.Get("user") == "no token" {
 		delete(answer, "id_token")
 	}
 	w.Header().Set("content-type", "application/json")
 	_ = json.NewEncoder(w).Encode(answer)
+}
+
+// renewed says how often a refresh token was used.
+func (p *provider) renewed(refresh string) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := 0
+	for _, form := range p.forms {
+		if form.Get("refresh_token") == refresh {
+			n++
+		}
+	}
+	return n
+}
+
+// gate is what the answer to a slow refresh token waits for.
+func (p *provider) gate(refresh string) chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.gates[refresh] == nil {
+		p.gates[refresh] = make(chan struct{})
+	}
+	return p.gates[refresh]
+}
+
+// renew is the answer to a refresh token, which says before a colon what it shall be.
+func (p *provider) renew(w http.ResponseWriter, r *http.Request, client string) {
+	claims := map[string]any{"iss": issuer, "aud": client, "exp": time.Now().Add(time.Hour).Unix(), "sub": "anna", "email": "new@test"}
+	answer := map[string]any{"access_token": "new-token", "token_type": "Bearer", "expires_in": 1800, "refresh_token": "next", "refresh_expires_in": 0}
+	refresh := r.PostForm.Get("refresh_token")
+	kind, _, _ := strings.Cut(refresh, ":")
+	switch kind {
+	case "whole":
+	case "slow":
+		select {
+		case <-p.gate(refresh):
+		case <-r.Context().Done():
+			return
+		}
+	case "short":
+		answer = map[string]any{"access_token": "new-token", "token_type": "Bearer"}
+		claims = nil
+	case "other user":
+		claims["sub"] = "bob"
+	case "other issuer":
+		claims["iss"] = "https://login.test/other"
+	case "no access":
+		delete(answer, "access_token")
+	case "too long":
+		answer["access_token"] = strings.Repeat("0123456789", 1500)
+	case "broken":
+		w.WriteHeader(http.StatusInternalServerError)
+		return
+	default:
+		w.WriteHeader(http.StatusBadRequest)
+		_ = json.NewEncoder(w).Encode(map[string]string{"error": "invalid_grant"})
+		return
+	}
+	if claims != nil {
+		answer["id_token"] = idToken(claims)
+	}
+	w.Header().Set("content-type", "application/json")
+	_ = json.NewEncoder(w).Encode(answer)
+}
+
+func idToken(claims map[string]any) string {
+	payload, err := json.Marshal(claims)
+	if err != nil {
+		panic(err)
+	}
+	return encoded(`{"alg":"RS256"}`) + "." + encoded(string(payload)) + "." + encoded("signature")
 }
 
 func encoded(text string) string { return base64.RawURLEncoding.EncodeToString([]byte(text)) }

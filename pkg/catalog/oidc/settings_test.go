@@ -11,7 +11,7 @@ import (
 func TestSettings(t *testing.T) {
 	onEach(t, map[string]string{
 		"shop": shop, "scopes": shop + ", scopes: [email, profile]", "secret": shop + ", session_secret: 0123456789abcdef0123456789abcdef",
-		"brief": shop + ", session_ttl: 60", "short": shop + ", timeout: 100ms",
+		"brief": shop + ", session_ttl: 1m", "short": shop + ", timeout: 100ms",
 	}, func(t *testing.T, fresh func() *browser) {
 		t.Run("scopes", func(t *testing.T) {
 			for chain, want := range map[string]string{"shop": "openid", "scopes": "openid email profile"} {
