@@ -5,6 +5,7 @@ package echo
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
 	"io"
@@ -78,6 +79,16 @@ func Start() (*Server, error) {
 
 // Port that the server listens on.
 func (s *Server) Port() int { return s.listener.Addr().(*net.TCPAddr).Port }
+
+// ServeTLS serves the same by TLS on another free port of 127.0.0.1, which it returns.
+func (s *Server) ServeTLS(certificate tls.Certificate) (port int, err error) {
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{certificate}})
+	if err != nil {
+		return 0, err
+	}
+	go func() { _ = s.http.Serve(listener) }() // It returns when Stop closes the listener.
+	return listener.Addr().(*net.TCPAddr).Port, nil
+}
 
 // Stop closes the server and its connections.
 func (s *Server) Stop() {

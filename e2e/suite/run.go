@@ -126,7 +126,15 @@ func start(t *testing.T, c Case, w World, p Programs) *run {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.certificates.Stop)
-	r.variables = Variables{"ECHO_PORT": strconv.Itoa(r.upstream.Port()), "TAG_WASM": p.TagWasm}
+	certificate, err := r.certificates.For("login.example.com", "login.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	byTLS, err := r.upstream.ServeTLS(certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.variables = Variables{"ECHO_PORT": strconv.Itoa(r.upstream.Port()), "ECHO_TLS_PORT": strconv.Itoa(byTLS), "TAG_WASM": p.TagWasm}
 	// The context of the test has ended when its clean-up runs.
 	t.Cleanup(func() { r.clear(t) })
 	r.startGateway(t)
