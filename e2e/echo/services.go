@@ -1,6 +1,7 @@
 package echo
 
 import (
+	"bytes"
 	"context"
 	"math"
 	"strings"
@@ -36,7 +37,7 @@ func (authorizer) Check(_ context.Context, r *auth.CheckRequest) (*auth.CheckRes
 	}, nil
 }
 
-// processor marks requests and responses.
+// processor marks requests and responses, and takes secrets out of bodies.
 type processor struct {
 	extproc.UnimplementedExternalProcessorServer
 }
@@ -50,8 +51,14 @@ func (processor) Process(stream extproc.ExternalProcessor_ProcessServer) error {
 		}
 		headers := &extproc.HeadersResponse{Response: &extproc.CommonResponse{HeaderMutation: &extproc.HeaderMutation{SetHeaders: seen(&core.HeaderValue{RawValue: []byte("yes")})}}}
 		out := &extproc.ProcessingResponse{Response: &extproc.ProcessingResponse_RequestHeaders{RequestHeaders: headers}}
-		if r.GetResponseHeaders() != nil {
+		switch message := r.GetRequest().(type) {
+		case *extproc.ProcessingRequest_ResponseHeaders:
 			out.Response = &extproc.ProcessingResponse_ResponseHeaders{ResponseHeaders: headers}
+		case *extproc.ProcessingRequest_ResponseBody:
+			body := bytes.ReplaceAll(message.ResponseBody.GetBody(), []byte("secret"), []byte("******"))
+			out.Response = &extproc.ProcessingResponse_ResponseBody{ResponseBody: &extproc.BodyResponse{Response: &extproc.CommonResponse{
+				BodyMutation: &extproc.BodyMutation{Mutation: &extproc.BodyMutation_Body{Body: body}},
+			}}}
 		}
 		if err := stream.Send(out); err != nil {
 			return nil

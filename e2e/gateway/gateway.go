@@ -34,6 +34,8 @@ const (
 type Node struct {
 	Name, Namespace string
 	Labels          map[string]string
+	// TrustedProxies is numTrustedProxies of its gatewayTopology.
+	TrustedProxies int
 	// IstioVersion that its proxy claims to be, for example 1.31.0.
 	IstioVersion string
 }
@@ -60,6 +62,7 @@ func (n Node) metadata() (*structpb.Struct, error) {
 		"CLUSTER_ID":    "Kubernetes",
 		"MESH_ID":       "cluster.local",
 		"INSTANCE_IPS":  "127.0.0.1",
+		"PROXY_CONFIG":  map[string]any{"gatewayTopology": map[string]any{"numTrustedProxies": n.TrustedProxies}},
 	})
 }
 

@@ -30,6 +30,8 @@ type Case struct {
 	Input []string `json:"input,omitempty"`
 	// Flags of `istio-plugins compile`.
 	Flags []string `json:"flags,omitempty"`
+	// TrustedProxies is how many proxies stand in front of the gateway, as its pod says in gatewayTopology.
+	TrustedProxies int `json:"trustedProxies,omitempty"`
 	// Refuses says that Envoy refuses a configuration in the course of the case. Elsewhere that is a failure.
 	Refuses bool `json:"refuses,omitempty"`
 	// Steps run one after another on the same gateway.

@@ -86,6 +86,7 @@ func Run(t *testing.T, c Case, w World, p Programs) {
 			return
 		}
 	}
+	r.nothingBroke(t)
 	if !c.Refuses {
 		r.nothingRejected(t)
 	}
@@ -149,7 +150,7 @@ func start(t *testing.T, c Case, w World, p Programs) *run {
 
 func (r *run) startGateway(t *testing.T) {
 	node := gateway.Ingress()
-	node.Labels = r.labels
+	node.Labels, node.TrustedProxies = r.labels, r.c.TrustedProxies
 	g, err := gateway.Start(t.Context(), gateway.Options{
 		Envoy:        r.programs.Envoy,
 		XDS:          r.world.XDS(),
@@ -419,6 +420,20 @@ func (r *run) nothingRejected(t *testing.T) {
 	for name, count := range rejected {
 		if count > 0 {
 			t.Errorf("Envoy refused a configuration: %s is %d", name, count)
+		}
+	}
+}
+
+// nothingBroke fails when Envoy says that it found itself in a state that cannot be, or has crashed.
+func (r *run) nothingBroke(t *testing.T) {
+	log, err := os.ReadFile(r.gateway.LogFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(log)) {
+		if strings.Contains(line, "[envoy_bug]") || strings.Contains(line, "[critical]") {
+			t.Errorf("Envoy's log: %s", line)
+			return
 		}
 	}
 }

@@ -115,8 +115,10 @@ const (
 	stateBound          = "istio-plugins.bound"
 )
 
+// slotState is what a slot runs. It is not the name of the slot's filter: Envoy's ext_proc keeps its own state under the name
+// of the filter that it runs in, and crashes where something else is there (1.37.0 and 1.40.0).
 func slotState(workload string, slot int) string {
-	return fmt.Sprintf("%s.slot.%d", workloadPrefix(workload), slot)
+	return fmt.Sprintf("%s.runs.%d", workloadPrefix(workload), slot)
 }
 
 // BindingsTable is the number of the table that holds a key.
