@@ -94,6 +94,33 @@ func startStack(t *testing.T) *stack.Stack {
 	return s
 }
 
+// TestEverySampleIsRun: each is the input of some case, or becomes it in a step.
+func TestEverySampleIsRun(t *testing.T) {
+	cases, err := suite.Load("cases")
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := map[string]bool{}
+	for _, c := range cases {
+		files := slices.Clone(c.Input)
+		for _, step := range c.Steps {
+			files = append(files, step.Apply...)
+		}
+		for _, file := range files {
+			run[filepath.Join(c.Dir, file)] = true
+		}
+	}
+	samples, err := filepath.Glob("../samples/*/*.yaml")
+	if err != nil || len(samples) == 0 {
+		t.Fatalf("there are no samples: %v", err)
+	}
+	for _, sample := range samples {
+		if !run[sample] && !run[filepath.Dir(sample)] {
+			t.Errorf("no case runs %s", sample)
+		}
+	}
+}
+
 func forEachCase(t *testing.T, run func(*testing.T, suite.Case, suite.Programs), envoys ...string) {
 	cases, err := suite.Load("cases")
 	if err != nil {

@@ -44,6 +44,12 @@ type Request struct {
 	BodySHA256 string `json:"bodySHA256"`
 }
 
+// KeysPath is where OpenID providers like to publish their keys.
+const KeysPath = "/.well-known/jwks.json"
+
+// Keys are those that the key 2026 of the tests signs for.
+const Keys = `{"keys":[{"kty":"EC","crv":"P-256","kid":"2026","use":"sig","alg":"ES256","x":"dBodD0t9HPNFtLE5dIj-vh-O2gdVZveWu6ZUXHC9qdw","y":"fsLLyVlqIj3Dw3yc0GejH8MDdKejEBk-kjFf8O2_nUc"}]}`
+
 // bodyShown is the size up to which a body is repeated in the answer.
 const bodyShown = 64 << 10
 
@@ -112,7 +118,7 @@ func (s *Server) remember(r Request) {
 }
 
 // ServeHTTP answers 200 with the request as JSON. The query can ask for another answer: `status=404`, `body=text`, and
-// any number of `header=name:value`. What is sent to /records is shown there.
+// any number of `header=name:value`. What is sent to /records is shown there, and KeysPath answers with Keys.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case websocket.IsWebSocketUpgrade(r):
@@ -132,8 +138,12 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 	}
 	request := received(r, body)
 	s.remember(request)
-	if r.URL.Path == "/records" {
+	switch r.URL.Path {
+	case "/records":
 		s.record(w, request)
+		return
+	case KeysPath:
+		_, _ = io.WriteString(w, Keys)
 		return
 	}
 	query := r.URL.Query()

@@ -245,6 +245,9 @@ func TestCatalogShowsEveryBuiltIn(t *testing.T) {
 		if code, page, stderr := run("", "catalog", "show", name); code != 0 || !strings.HasPrefix(page, "# "+name+"\n") {
 			t.Errorf("catalog show %s: exit code %d, %s", name, code, stderr)
 		}
+		if _, err := os.Stat("../../samples/" + name); err != nil {
+			t.Errorf("%s has no sample: %v", name, err)
+		}
 	}
 	if !strings.Contains(list, "key-auth") {
 		t.Errorf("the list has no key-auth:\n%s", list)
