@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cespare/xxhash/v2"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/istio-plugins/istio-plugins/pkg/dispatch"
@@ -514,4 +515,40 @@ func (c *composer) run(r *RouteChain, label string) dispatch.Run {
 func owner(v *topology.VirtualService, step *resolve.Step) string {
 	e := step.Entry
 	return strings.Join([]string{v.Key, e.Level.Object.String(), step.Plugin.ID, fmt.Sprint(e.Ordinal)}, "|")
+}
+
+// attachment tells the steps of one Plugin apart by the entries that they come of: the one that attaches it, and those merged
+// into it that change its config. It is for counters that outlive the gateway, so it changes as seldom as can be: not with
+// configs, and by the routes of entries rather than by their places not with other entries. Of entries on the VirtualService
+// itself it does not name that, so that most VirtualServices that use a Plugin can share its Lua.
+func attachment(v *topology.VirtualService, step *resolve.Step) string {
+	text := step.Plugin.ID + entryName(v, step.Entry)
+	for _, e := range step.Merged {
+		if len(e.Config) > 0 {
+			text += entryName(v, e)
+		}
+	}
+	return fmt.Sprintf("%016x", xxhash.Sum64String(text))
+}
+
+// entryName is a name of an entry among those of its Plugin.
+func entryName(v *topology.VirtualService, e *resolve.Entry) string {
+	object := ""
+	if e.Level.Object != v.Ref() {
+		object = e.Level.Object.String()
+	}
+	n := 0
+	for _, o := range e.Level.Entries {
+		if o == e {
+			break
+		}
+		if !o.OptOut && o.Plugin == e.Plugin && slices.Equal(sortedRoutes(o), sortedRoutes(e)) {
+			n++
+		}
+	}
+	return fmt.Sprintf(" + %s%q#%d", object, sortedRoutes(e), n)
+}
+
+func sortedRoutes(e *resolve.Entry) []string {
+	return slices.Compact(slices.Sorted(slices.Values(e.Routes)))
 }

@@ -169,6 +169,11 @@ func (c *composer) place(step *resolve.Step, u *use) []dispatch.Placed {
 			c.made.wasm = append(c.made.wasm, here)
 		case part.Lua:
 			here.Name, here.Key = p.SourceID, fmt.Sprintf("%s.%d", u.id, i)
+			if p.Attachment != "" {
+				text := attachment(c.v, step)
+				p.Config = config.Merge(p.Config, config.Value{p.Attachment: text})
+				here.Part, here.Key = p, here.Key+"."+text
+			}
 		}
 		c.made.placed = append(c.made.placed, placed{here.Name, step})
 		out = append(out, here)

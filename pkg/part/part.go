@@ -29,6 +29,9 @@ type Lua struct {
 	FailOpen bool
 	// Services that the part may call, by its names for them.
 	Services map[string]Service
+	// Attachment is a field of the config that gets a text for what attaches the plugin: within a VirtualService, no other
+	// entry gives the same. It outlives edits of configs and of other entries. Empty for none.
+	Attachment string
 }
 
 // Service is a port of a service that gateways know.

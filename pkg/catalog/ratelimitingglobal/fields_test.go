@@ -3,12 +3,14 @@ package ratelimitingglobal
 import (
 	"context"
 	"net"
+	"slices"
 	"testing"
 	"time"
 
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/grpc"
 
+	"github.com/istio-plugins/istio-plugins/pkg/config"
 	"github.com/istio-plugins/istio-plugins/pkg/internal/envoytest"
 	"github.com/istio-plugins/istio-plugins/pkg/part"
 )
@@ -70,4 +72,76 @@ func TestTimeout(t *testing.T) {
 			wantStatus(t, "impatient", envoy.Gateway("impatient").Get(t, "/"), 500)
 		})
 	}
+}
+
+// attached are parts as the compiler makes them for an entry.
+func attached(t *testing.T, entry, text string) []part.Part {
+	l := parts(t, "x", text)[0].(part.Lua)
+	if l.Attachment != "" {
+		l.Config = config.Merge(l.Config, config.Value{l.Attachment: entry})
+	}
+	return []part.Part{l}
+}
+
+// Entries of one Plugin count for themselves, also in one chain, and each tells what it counted. Where all have one counter,
+// a request counts once in it, however many entries it meets, unless they count it by different identities.
+func TestEntriesOfOnePlugin(t *testing.T) {
+	one, two := of("count.test", `day: 3`), of("count.test", `day: 3, scope: plugin`)
+	login := part.Lua{Plugin: "login", Source: `return { request = function(handle) pdk.authenticate(handle, { id = "alice" }, "key", "login") end }`}
+	chains := map[string][]part.Part{
+		"first":        attached(t, "1", one),
+		"both":         slices.Concat(attached(t, "1", one), attached(t, "2", one)),
+		"all":          slices.Concat(attached(t, "1", two), attached(t, "2", two)),
+		"all by two":   slices.Concat(attached(t, "1", two), []part.Part{login}, attached(t, "2", two)),
+		"all of other": attached(t, "3", two),
+	}
+	onEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy, s *limitService) {
+		for _, c := range []struct {
+			chain     string
+			status    int
+			remaining string
+			counts    int
+		}{
+			{"both", 200, "2", 2},
+			{"first", 200, "2", 1}, // another VirtualService
+			{"both", 200, "1", 2},
+			{"all", 200, "2", 1},
+			{"all of other", 200, "1", 1},
+			{"all by two", 200, "0", 2},
+			{"all", 429, "0", 1},
+			{"both", 200, "0", 2},
+			{"both", 429, "0", 1},
+		} {
+			before := len(s.asked)
+			a := envoy.Gateway(c.chain).Get(t, "/")
+			wantStatus(t, c.chain, a, c.status)
+			if got := a.Header.Get("ratelimit-remaining"); got != c.remaining {
+				t.Errorf("%s: remaining is %s, want %s", c.chain, got, c.remaining)
+			}
+			if got := s.asked[before:]; len(got) != c.counts {
+				t.Errorf("%s: counted %q, want %d", c.chain, got, c.counts)
+			}
+		}
+		if want := "plugin=2 window=day identity=default/both ip:127.0.0.1"; s.asked[1] != want {
+			t.Errorf("the second entry asks %s, want %s", s.asked[1], want)
+		}
+	})
+}
+
+// The tighter of two entries in a chain is told, whichever it is.
+func TestTheTighterEntryIsTold(t *testing.T) {
+	text := of("count.test", `day: 9, scope: route`)
+	chains := map[string][]part.Part{"c": slices.Concat(attached(t, "1", text), attached(t, "2", text))}
+	onEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy, s *limitService) {
+		identity := " window=day identity=default/c route:c ip:127.0.0.1"
+		s.counts["plugin=1"+identity] = 5
+		for _, remaining := range []string{"3", "2"} {
+			if got := envoy.Gateway("c").Get(t, "/").Header.Get("x-ratelimit-remaining-day"); got != remaining {
+				t.Errorf("remaining is %s, want %s", got, remaining)
+			}
+		}
+		if got := s.counts["plugin=2"+identity]; got != 2 {
+			t.Errorf("the second entry counted %d: %v", got, s.counts)
+		}
+	})
 }

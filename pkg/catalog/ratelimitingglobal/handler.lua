@@ -72,10 +72,13 @@ local function entry(key, value)
   return text(1, text(1, key) .. text(2, value))
 end
 
+-- Whose counters they are: an entry's, or those of all entries that have the Plugin's config in common.
+local id = config.attachment or config.id
+
 local domain = text(1, config.domain)
 local begins = {}
 for i, window in ipairs(config.windows) do
-  begins[i] = entry("plugin", config.id) .. entry("window", window.name)
+  begins[i] = entry("plugin", id) .. entry("window", window.name)
 end
 
 -- A message of gRPC is not compressed, and has its length in front.
@@ -141,11 +144,19 @@ end
 
 local function identity(handle)
   local who = limits.identity(handle)
-  return config.scope == "plugin" and who or (pdk.virtual_service(handle) or "") .. " " .. who
+  return config.common and who or (pdk.virtual_service(handle) or "") .. " " .. who
 end
 
 local function request(handle)
-  local asked, reports, refused = pcall(ask, handle, identity(handle))
+  local who = identity(handle)
+  if config.common then
+    local counted = id .. " " .. who
+    if pdk.metadata(handle, config.namespace, counted) then
+      return -- another entry of the chain has asked, and was let pass
+    end
+    pdk.set_metadata(handle, config.namespace, counted, true)
+  end
+  local asked, reports, refused = pcall(ask, handle, who)
   if not asked then
     if not config.fault_tolerant then
       error("rate limit service: " .. reports, 0)
@@ -153,14 +164,14 @@ local function request(handle)
     pdk.log(handle, "warn", "not counted: rate limit service: " .. reports)
     return
   end
-  pdk.set_metadata(handle, config.namespace, config.id, { reports = reports, refused = refused })
+  pdk.save(handle, "counted", { reports = reports, refused = refused })
   if refused then
     pdk.fail(handle, config.error_code, config.error_message, { request_id = true })
   end
 end
 
 local function response(handle)
-  local counted = pdk.metadata(handle, config.namespace, config.id)
+  local counted = pdk.saved(handle, "counted")
   if counted and not config.hide_client_headers then
     limits.inform(handle, counted.reports, counted.refused)
   end

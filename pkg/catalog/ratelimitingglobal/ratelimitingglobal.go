@@ -57,11 +57,14 @@ func build(use builtin.Use, v config.Value) ([]part.Part, []builtin.Problem) {
 		limits[i] = int64(w.Limit)
 	}
 	c["limits"] = limits
-	c["scope"] = s.Scope
+	c["common"] = s.Scope == "plugin"
 	c["domain"] = s.Domain
 	c["timeout"] = timeout.Milliseconds()
 	c["fault_tolerant"] = s.FaultTolerant
 	asks := use.Lua(ratelimiting.Source(handler), c)
 	asks.Services = map[string]part.Service{"limits": service}
+	if s.Scope != "plugin" {
+		asks.Attachment = "attachment"
+	}
 	return []part.Part{asks}, problems
 }
