@@ -87,35 +87,41 @@ func counters(t *testing.T, text string) map[string][]string {
 				t.Errorf("%s is refused", route)
 			}
 			for _, p := range run.Parts {
-				out[route] = append(out[route], counterOf(p))
+				if counter := counterOf(service.VirtualService.Name, p); counter != "" {
+					out[route] = append(out[route], counter)
+				}
 			}
 		}
 	}
 	return out
 }
 
-func counterOf(p dispatch.Placed) string {
-	c := p.Part.(part.Lua).Config
-	if text, ok := c["attachment"]; ok {
-		return text.(string)
+// counterOf is empty for a part that does not count. A text for an attachment says which one it is within a VirtualService,
+// as that is a part of the identity that is counted.
+func counterOf(service string, p dispatch.Placed) string {
+	switch q := p.Part.(type) {
+	case part.Native:
+		return p.Name
+	case part.Lua:
+		if text, ok := q.Config["attachment"]; ok {
+			return service + " " + text.(string)
+		}
+		if len(q.Services) > 0 {
+			return q.Config["id"].(string)
+		}
 	}
-	return "all " + c["id"].(string)
+	return ""
 }
 
-// groups says which steps have a counter in common: it gives each a letter in the order of the routes. Within a
-// VirtualService, as it is a part of the identity that is counted.
+// groups says which steps have a counter in common: it gives each counter a letter, in the order of the routes.
 func groups(t *testing.T, text string) string {
 	t.Helper()
 	all := counters(t, text)
 	letters := map[string]string{}
 	var out []string
 	for _, route := range slices.Sorted(maps.Keys(all)) {
-		service, _, _ := strings.Cut(route, ":")
 		line := route
 		for _, counter := range all[route] {
-			if !strings.HasPrefix(counter, "all ") {
-				counter = service + " " + counter
-			}
 			if letters[counter] == "" {
 				letters[counter] = string(rune('A' + len(letters)))
 			}
@@ -128,30 +134,40 @@ func groups(t *testing.T, text string) string {
 
 // Each entry counts for itself on each VirtualService that it reaches, unless all that use the Plugin have one counter.
 func TestEntriesCountForThemselves(t *testing.T) {
-	const two = "[{name: limit, override: true}, limit]" // by a Gateway's entry, the second is a further one
+	const (
+		two  = "[{name: limit, override: true}, limit]" // behind a Gateway's entry, the second is a further one
+		each = "[{name: limit, routes: [a]}, {name: limit, routes: [b]}]"
+		same = "[{name: limit, routes: [a], config: {hour: 6}}, {name: limit, routes: [b], config: {hour: 6}}]"
+		own  = "[{name: limit, routes: [b], config: {hour: 6}}]"
+		over = "[{name: limit, routes: [a, b]}, {name: limit, routes: [a]}]"
+	)
 	for _, c := range []struct{ name, text, want string }{
 		{"an entry for all routes", shop("hour: 5", "", "limit", "", "limit"), "other:a A, other:b A, shop:a B, shop:b B, shop:team-t B"},
 		{"an entry for some", shop("hour: 5", "", "[{name: limit, routes: [a, b]}]", "", ""), "shop:a A, shop:b A"},
-		{"entries without configs", shop("hour: 5", "", "[{name: limit, routes: [a]}, {name: limit, routes: [b]}]", "", ""), "shop:a A, shop:b B"},
-		{"entries with equal configs", shop("hour: 5", "", "[{name: limit, routes: [a], config: {hour: 6}}, {name: limit, routes: [b], config: {hour: 6}}]", "", ""),
-			"shop:a A, shop:b B"},
-		{"one of them runs twice nowhere", shop("hour: 5", "", "[{name: limit, routes: [a]}, {name: limit, routes: [a, b]}]", "", ""), "shop:a A, shop:b B"},
+		{"entries without configs", shop("hour: 5", "", each, "", ""), "shop:a A, shop:b B"},
+		{"entries with equal configs", shop("hour: 5", "", same, "", ""), "shop:a A, shop:b B"},
+		{"entries that say the same for a route", shop("hour: 5", "", over, "", ""), "shop:a A, shop:b A"},
 		{"a Gateway's entry", shop("hour: 5", "limit", "", "", ""), "other:a A, other:b A, shop:a B, shop:b B, shop:team-t B"},
 		{"a Gateway's entry that others join", shop("hour: 5", "limit", "limit", "limit", ""), "other:a A, other:b A, shop:a B, shop:b B, shop:team-t B"},
-		{"a Gateway's entry that others change", shop("hour: 5", "limit", "[{name: limit, routes: [a], config: {hour: 6}}]", "[{name: limit, config: {hour: 6}}]", ""),
+		{"a Gateway's entry that others change", shop("hour: 5", "limit", same, "[{name: limit, config: {hour: 6}}]", ""),
 			"other:a A, other:b A, shop:a B, shop:b C, shop:team-t D"},
 		{"a Gateway's entry and a further one", shop("hour: 5", "limit", two, "", ""), "other:a A, other:b A, shop:a B C, shop:b B C, shop:team-t B C"},
 		{"twice in a chain", shop("hour: 5", "", two, "", ""), "shop:a A B, shop:b A B, shop:team-t A B"},
 		{"a delegate's entry", shop("hour: 5", "", "[{name: limit, routes: [a]}]", "limit", ""), "shop:a A, shop:team-t B"},
-		{"a delegate's route of the same name", shop("hour: 5", "", "[{name: limit, routes: [team]}]", "[{name: limit, override: true}, limit]", ""), "shop:team-t A B"},
+		{"a root's entry and a delegate's", shop("hour: 5", "", "[{name: limit, routes: [team]}]", two, ""), "shop:team-t A B"},
 		{"the routes count for themselves in identities", shop("hour: 5, scope: route", "", "limit", "", ""), "shop:a A, shop:b A, shop:team-t A"},
-		{"all together", shop("hour: 5, scope: plugin", "", "[{name: limit, routes: [a]}, {name: limit, routes: [b]}]", "limit", "limit"),
+		{"all together", shop("hour: 5, scope: plugin", "", each, "limit", "limit"),
 			"other:a A, other:b A, shop:a A, shop:b A, shop:team-t A"},
-		{"all together but for one that changes the config", shop("hour: 5, scope: plugin", "limit", "[{name: limit, routes: [b], config: {hour: 6}}]", "", ""),
+		{"all together but for one that changes the config", shop("hour: 5, scope: plugin", "limit", own, "", ""),
 			"other:a A, other:b A, shop:a A, shop:b B, shop:team-t A"},
 	} {
-		if got := groups(t, c.text); got != c.want {
-			t.Errorf("%s:\n%s, want\n%s", c.name, got, c.want)
+		for plugin, text := range map[string]string{
+			"global": c.text,
+			"local":  strings.NewReplacer("rate-limiting-global", "rate-limiting", "service: {host: limits.test, port: 81}, ", "").Replace(c.text),
+		} {
+			if got := groups(t, text); got != c.want {
+				t.Errorf("%s, %s:\n%s, want\n%s", c.name, plugin, got, c.want)
+			}
 		}
 	}
 }
@@ -176,7 +192,9 @@ func TestCountersKeepTheirNames(t *testing.T) {
 		}
 	}
 	// They are a part of what the rate limit service remembers, so another version must give the same.
-	if got := counters(t, shop("hour: 5", "", before, "", ""))["shop:a"]; len(got) != 1 || got[0] != "c4bf1d9201219f36" {
-		t.Errorf("the name is %q", got)
+	for scope, want := range map[string]string{"attachment": "shop c4bf1d9201219f36", "plugin": "db868c9d72a8728b"} {
+		if got := counters(t, shop("hour: 5, scope: "+scope, "", before, "", ""))["shop:a"]; len(got) != 1 || got[0] != want {
+			t.Errorf("with scope %s the name is %q", scope, got)
+		}
 	}
 }
