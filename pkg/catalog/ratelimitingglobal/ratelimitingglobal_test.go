@@ -27,7 +27,7 @@ import (
 )
 
 // hosts are a service that counts, others that do not, one where nobody listens, and one without a cluster.
-var hosts = []string{"count.test", "hang.test", "broken.test", "wrong.test", "down.test", "unknown.test"}
+var hosts = []string{"count.test", "hang.test", "broken.test", "wrong.test", "down.test", "unknown.test", "odd.test"}
 
 func parts(t testing.TB, instance, text string) []part.Part {
 	t.Helper()
@@ -219,6 +219,11 @@ func TestLimits(t *testing.T) {
 		call := envoytest.Request{Method: "POST", Path: "/a.B/C", HTTP2: true, Header: []string{"content-type: application/grpc", "te: trailers"}, Body: "\x00\x00\x00\x00\x00"}
 		if a := gateway.Do(t, call); a.Status != 200 || a.Header.Get("grpc-status") != "8" || a.Header.Get("grpc-message") != "API rate limit exceeded" {
 			t.Errorf("a gRPC call: %d %v", a.Status, a.Header)
+		} else if got := a.Header.Get("x-ratelimit-remaining-day"); got != "296" {
+			t.Errorf("requests that the minute refuses count in the day, too: of 300, %s remain after 4", got)
+		}
+		if a := gateway.Do(t, envoytest.Request{Method: "HEAD"}); a.Status != 429 || a.Body != "" || a.Header.Get("retry-after") != "301" {
+			t.Errorf("HEAD: %d %s %v", a.Status, a.Body, a.Header)
 		}
 		key := builtin.Use{Instance: "a"}.Key()
 		want := []string{
