@@ -138,7 +138,9 @@ func TestAborts(t *testing.T) {
 		"503":     `{abort: {http_status: 503}}`,
 		"200":     `{abort: {http_status: 200}}`,
 		"204":     `{abort: {http_status: 204}}`,
+		"304":     `{abort: {http_status: 304}}`,
 		"599":     `{abort: {http_status: 599}}`,
+		"grpc 0":  `{abort: {grpc_status: 0}}`,
 		"none":    `{abort: {http_status: 503, percentage: 0}}`,
 		"grpc 14": `{abort: {grpc_status: 14}}`,
 		"delayed": `{delay: {fixed_delay: 1ms}, abort: {http_status: 504}}`,
@@ -157,6 +159,8 @@ func TestAborts(t *testing.T) {
 			{"a preflight", "503", envoytest.Request{Method: "OPTIONS", Header: []string{"origin: http://a", "access-control-request-method: GET"}}, 503, aborted},
 			{"no error", "200", envoytest.Request{}, 200, aborted},
 			{"no content", "204", envoytest.Request{}, 204, ""},
+			{"not modified", "304", envoytest.Request{}, 304, ""},
+			{"no content, over HTTP/2", "204", envoytest.Request{HTTP2: true}, 204, ""},
 			{"the last status", "599", envoytest.Request{}, 599, aborted},
 			{"a delay before it", "delayed", envoytest.Request{}, 504, aborted},
 			{"a gRPC status, and no gRPC", "grpc 14", envoytest.Request{}, 200, aborted},
@@ -172,12 +176,12 @@ func TestAborts(t *testing.T) {
 				if c.message != "" && answer.Body != `{"message":"fault filter abort"}` {
 					t.Errorf("body %s", answer.Body)
 				}
-				if got := answer.Header.Get("content-type"); c.status != 204 && got != "application/json; charset=utf-8" {
+				if got := answer.Header.Get("content-type"); c.status != 204 && c.status != 304 && got != "application/json; charset=utf-8" {
 					t.Errorf("content-type %q", got)
 				}
 			})
 		}
-		for chain, status := range map[string]string{"503": "14", "grpc 14": "14", "599": "2"} {
+		for chain, status := range map[string]string{"503": "14", "grpc 14": "14", "599": "2", "200": "2", "grpc 0": "0"} {
 			answer := envoy.Gateway(chain).Do(t, envoytest.Request{Method: "POST", HTTP2: true, Header: []string{"content-type: application/grpc"}})
 			if answer.Status != 200 || answer.Header.Get("grpc-status") != status || answer.Header.Get("grpc-message") != aborted || answer.Body != "" {
 				t.Errorf("gRPC and %s: status %d, headers %v, body %s", chain, answer.Status, answer.Header, answer.Body)
@@ -222,6 +226,38 @@ func TestOtherAnswersStay(t *testing.T) {
 	})
 }
 
+// A client gets no faults by Envoy's own headers for them.
+func TestClientsDecideNothing(t *testing.T) {
+	const never = `{abort: {http_status: 503, percentage: 0}, delay: {fixed_delay: 24h, percentage: 0}}`
+	onEach(t, map[string]string{"never": never}, func(t *testing.T, envoy *envoytest.Envoy) {
+		a := envoy.Gateway("never").Get(t, "/", "x-envoy-fault-abort-request: 503", "x-envoy-fault-abort-request-percentage: 100",
+			"x-envoy-fault-abort-grpc-request: 5", "x-envoy-fault-delay-request: 86400000", "x-envoy-fault-delay-request-percentage: 100",
+			"x-envoy-fault-throughput-response: 1")
+		if a.Status != 200 {
+			t.Errorf("status %d, body %s", a.Status, a.Body)
+		}
+	})
+}
+
+// Two entries of one Plugin have one instance.
+func TestOnePluginTwiceInAChain(t *testing.T) {
+	const text = `{abort: {http_status: 503}, headers: [{name: abort, present: true}]}`
+	sets := part.Lua{Plugin: "sets", Source: `return {request = function(handle)
+		if pdk.header(handle, "late") then pdk.set_header(handle, "abort", "1") end
+		if pdk.header(handle, "refuse") then pdk.exit(handle, 503, {}, "refused") end
+	end}`}
+	chains := map[string][]part.Part{"c": append(append(parts(t, "i", text), sets), parts(t, "i", text)...)}
+	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
+		const json = `{"message":"fault filter abort"}`
+		for header, body := range map[string]string{"abort: 1": json, "late: 1": json, "refuse: 1": "refused", "echo-status: 503": ""} {
+			a := envoy.Gateway("c").Get(t, "/", header)
+			if a.Status != 503 || body != "" && a.Body != body || (a.Upstream != nil) != (body == "") {
+				t.Errorf("%s: status %d, body %s", header, a.Status, a.Body)
+			}
+		}
+	})
+}
+
 func TestShares(t *testing.T) {
 	onEach(t, map[string]string{"half": `{abort: {http_status: 503, percentage: 50}}`, "rare": `{abort: {http_status: 503, percentage: 0.0001}}`}, func(t *testing.T, envoy *envoytest.Envoy) {
 		const all = 400
@@ -248,6 +284,8 @@ func TestHeaders(t *testing.T) {
 		"present": `{abort: {http_status: 503}, headers: [{name: x-fault, present: true}]}`,
 		"absent":  `{abort: {http_status: 503}, headers: [{name: x-fault, present: false}]}`,
 		"all":     `{abort: {http_status: 503}, headers: [{name: x-fault, present: true}, {name: x-other, exact: a}]}`,
+		"odd":     `{abort: {http_status: 503}, headers: [{name: x-fault, exact: "é, \" €"}]}`,
+		"twice":   `{abort: {http_status: 503}, headers: [{name: x-fault, prefix: a}, {name: x-fault, prefix: ab}]}`,
 	}
 	onEach(t, texts, func(t *testing.T, envoy *envoytest.Envoy) {
 		for _, c := range []struct {
@@ -275,6 +313,10 @@ func TestHeaders(t *testing.T) {
 			{"all", []string{"x-fault: 1", "x-other: a"}, true},
 			{"all", []string{"x-fault: 1"}, false},
 			{"all", []string{"x-other: a"}, false},
+			{"odd", []string{"x-fault: é, \" €"}, true},
+			{"odd", []string{"x-fault: \xe9, \" €"}, false},
+			{"twice", []string{"x-fault: abc"}, true},
+			{"twice", []string{"x-fault: a"}, false},
 		} {
 			t.Run(fmt.Sprintf("%s, %q", c.chain, c.header), func(t *testing.T) {
 				if got := envoy.Gateway(c.chain).Get(t, "/", c.header...).Status == 503; got != c.hit {
