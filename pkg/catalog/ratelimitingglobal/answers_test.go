@@ -13,6 +13,8 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
+	"github.com/istio-plugins/istio-plugins/pkg/internal/catalogtest"
 	"github.com/istio-plugins/istio-plugins/pkg/internal/envoytest"
 	"github.com/istio-plugins/istio-plugins/pkg/part"
 )
@@ -85,7 +87,9 @@ func TestAnswers(t *testing.T) {
 		{"a status of gRPC", told{200, "8", counted(t, ok, 1, nil)}, "it answers grpc-status 8"},
 		{"a status that is none", told{200, "no", counted(t, ok, 1, nil)}, "it answers grpc-status no"},
 	}
+	failOpen := builtin.Use{Plugin: "limit", Instance: "policy", FailOpen: true, Services: catalogtest.Services(hosts...)}
 	chains := map[string][]part.Part{
+		"policy": catalogtest.Parts(t, Builtin, failOpen, of("odd.test", `hour: 3, fault_tolerant: false`)),
 		"open":   parts(t, "open", of("odd.test", `hour: 3`)),
 		"closed": parts(t, "closed", of("odd.test", `hour: 3, fault_tolerant: false`)),
 	}
@@ -110,7 +114,7 @@ func TestAnswers(t *testing.T) {
 			envoy := envoytest.Start(t, version, envoytest.Config{Chains: chains, HTTP2Clusters: map[string]string{"outbound|81||odd.test": listener.Addr().String()}})
 			for _, c := range all {
 				answer.Store(&c.told)
-				for chain, failed := range map[string]int{"open": 200, "closed": 500} {
+				for chain, failed := range map[string]int{"open": 200, "closed": 500, "policy": 500} {
 					a := envoy.Gateway(chain).Get(t, "/")
 					switch got := a.Header.Get("ratelimit-remaining"); {
 					case c.want == "refused":

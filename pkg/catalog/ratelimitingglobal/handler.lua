@@ -158,10 +158,11 @@ local function request(handle)
   end
   local asked, reports, refused = pcall(ask, handle, who)
   if not asked then
-    if not config.fault_tolerant then
-      error("rate limit service: " .. reports, 0)
+    local tolerant = config.fault_tolerant
+    pdk.log(handle, tolerant and "warn" or "error", "not counted: rate limit service: " .. reports)
+    if not tolerant then -- also under FailOpen, which an error would skip
+      pdk.fail(handle, 500, "An unexpected error occurred", { request_id = true })
     end
-    pdk.log(handle, "warn", "not counted: rate limit service: " .. reports)
     return
   end
   pdk.save(handle, "counted", { reports = reports, refused = refused })
