@@ -34,6 +34,9 @@ const sampled = "sampled"
 // fieldName is what a log format can name: `:` and `)` end a name there.
 var fieldName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,63}$`)
 
+// headerName is that of a header, or of what HTTP/2 has in the place of a request line.
+var headerName = regexp.MustCompile("^:?[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
+
 type settings struct {
 	Fields map[string]string `json:"fields"`
 }
@@ -62,6 +65,9 @@ func build(use builtin.Use, v config.Value) ([]part.Part, []builtin.Problem) {
 		for _, p := range pieces {
 			if p.holdsCredentials() {
 				add(fmt.Sprintf("puts credentials, those of header %s, into the log", p.name), true)
+			}
+			if strings.HasSuffix(p.from, "headers") && !headerName.MatchString(p.name) {
+				add(fmt.Sprintf("%q is no name of a header", p.name), false)
 			}
 			list = append(list, p.lua())
 		}

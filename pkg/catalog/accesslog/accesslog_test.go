@@ -2,6 +2,7 @@ package accesslog
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -72,6 +73,19 @@ func TestConfig(t *testing.T) {
 		{`{fields: {a: "$(query_params.x)"}}`, []string{"fields.a: $(query_params.x)" + understood}},
 		{`{fields: {a: "$(headers.authorization)"}}`, []string{"warning fields.a: puts credentials, those of header authorization, into the log"}},
 		{`{fields: {a: '$(response_headers["Set-Cookie"])'}}`, []string{"warning fields.a: puts credentials, those of header Set-Cookie, into the log"}},
+		{`{fields: {a: '$(headers["a b"])', b: "$(response_headers['x:y'])", c: '$(headers[":path"])$(headers[":"])'}}`, []string{
+			`fields.a: "a b" is no name of a header`, `fields.b: "x:y" is no name of a header`, `fields.c: ":" is no name of a header`,
+		}},
+		{`{fields: {a: "` + strings.Repeat("x", 1024) + `"}}`, nil},
+		{`{fields: {a: "` + strings.Repeat("x", 1025) + `"}}`, []string{"fields.a: must not be longer than 1024 characters"}},
+		{`{fields: {` + fieldNames(32) + `}}`, nil},
+		{`{fields: {` + fieldNames(33) + `}}`, []string{"fields: has 33 entries, at most 32"}},
+		{`{fields: {` + strings.Repeat("a", 64) + `: x}}`, nil},
+		{`{fields: {` + strings.Repeat("a", 65) + `: x}}`, []string{"fields." + strings.Repeat("a", 65) + ": " + name}},
+		{`{fields: {1a: x, -a: x}}`, []string{"fields.-a: " + name, "fields.1a: " + name}},
+		{`{fields: {a: "$(headers.x) $("}}`, []string{"fields.a: $()" + understood}},
+		{`{sample: 1e-9}`, nil},
+		{`{sample: "5"}`, []string{"sample: must be a number, not a string"}},
 		{`{fields: [a]}`, []string{"fields: must be a map, not a list"}},
 		{`{sample: 101}`, []string{"sample: 101 is too large, at most 100"}},
 		{`{sample: -1}`, []string{"sample: -1 is too small, at least 0"}},
@@ -84,6 +98,14 @@ func TestConfig(t *testing.T) {
 	}
 }
 
+func fieldNames(n int) string {
+	var list []string
+	for i := range n {
+		list = append(list, fmt.Sprintf("f%d: x", i))
+	}
+	return strings.Join(list, ", ")
+}
+
 func TestFields(t *testing.T) {
 	texts := map[string]string{
 		"default":  `{}`,
@@ -92,6 +114,8 @@ func TestFields(t *testing.T) {
 		"headers":  `{fields: {a: $(headers.x_a), b: '$(headers["X-B"])', both: '<$(headers.x_a)|$(headers.x_b)>'}}`,
 		"response": `{fields: {a: $(response_headers.x_a), both: '$(headers.x_a)/$(response_headers.x_a)', type: $(response_headers.content_type)}}`,
 		"consumer": `{fields: {id: $(consumer.id), username: $(consumer.username), custom_id: $(consumer.custom_id), name: $(consumer.name), groups: $(consumer.groups), credential_id: $(consumer.credential_id)}}`,
+		"pseudo":   `{fields: {line: '$(headers[":method"]) $(headers[":path"])', status: '$(response_headers[":status"])', host: $(headers.host)}}`,
+		"control":  `{fields: {a: "a\nb\tc\x00d\x7f", b: "$(headers.x_a)"}}`,
 		"mixed":    `{fields: {who: '$(consumer.username)@$(headers.x_a)', by: 'by $(rejected_by)'}}`,
 	}
 	chains := map[string][]part.Part{}
@@ -127,13 +151,45 @@ func TestFields(t *testing.T) {
 			{"consumer", []string{"user: mary"}, map[string]any{"sampled": true, "id": "id-mary", "username": "mary", "custom_id": "c", "name": "n", "credential_id": "key"}},
 			{"consumer", []string{"user: custom", "group: a", "group: b"}, map[string]any{"sampled": true, "id": "id-custom", "custom_id": "c", "name": "n", "groups": "a,b", "credential_id": "key"}},
 			{"mixed", []string{"user: mary", "x-a: home", "refuse: yes"}, map[string]any{"sampled": true, "who": "mary@home", "by": "by refuser"}},
+			{"pseudo", []string{"refuse: yes"}, map[string]any{"sampled": true, "line": "GET /", "status": "403", "host": "shop.test"}},
+			{"control", []string{"x-a: 1\t2"}, map[string]any{"sampled": true, "a": "a b c d ", "b": "1 2"}},
+			{"headers", []string{"x-a: \"a\\\u2028%{}"}, map[string]any{"sampled": true, "a": "\"a\\\u2028%{}"}},
 			{"mixed", []string{"user: mary"}, map[string]any{"sampled": true}},
 		} {
 			for _, http2 := range []bool{false, true} {
-				a := envoy.Gateway(c.chain).Do(t, envoytest.Request{Header: c.header, HTTP2: http2})
+				a := envoy.Gateway(c.chain).Do(t, envoytest.Request{Host: "shop.test", Header: c.header, HTTP2: http2})
 				if diff := cmp.Diff(c.want, logOf(t, a)); diff != "" {
 					t.Errorf("%s, %.100q, HTTP/2 %v (-want +got):\n%s", c.chain, c.header, http2, diff)
 				}
+			}
+		}
+	})
+}
+
+// Requests of all kinds have fields, and other plugins may have written what is no log, and authenticate as they like.
+func TestRequests(t *testing.T) {
+	writes := part.Lua{Plugin: "writes", Source: `return {request = function(handle) pdk.set_metadata(handle, "plugins.istio.io", "log", "text") end}`}
+	chains := map[string][]part.Part{
+		"default": append(append([]part.Part{reader}, parts(t, `{fields: {a: $(headers.x), who: $(consumer.username)}}`)...), login),
+		"written": append([]part.Part{reader, writes}, parts(t, `{fields: {a: $(headers.x)}}`)...),
+	}
+	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
+		grpc := []string{"content-type: application/grpc", "te: trailers", "x: 1"}
+		for _, c := range []struct {
+			chain   string
+			request envoytest.Request
+			want    map[string]any
+		}{
+			{"default", envoytest.Request{Method: "HEAD", Header: []string{"x: 1"}}, map[string]any{"sampled": true, "a": "1"}},
+			{"default", envoytest.Request{Method: "OPTIONS", Header: []string{"x: 1", "user: "}}, map[string]any{"sampled": true, "a": "1"}},
+			{"default", envoytest.Request{Method: "POST", Body: "b", UnknownLength: true, Header: []string{"x: 1", "user: a b"}}, map[string]any{"sampled": true, "a": "1", "who": "a b"}},
+			{"default", envoytest.Request{Method: "POST", HTTP2: true, Header: grpc}, map[string]any{"sampled": true, "a": "1"}},
+			{"default", envoytest.Request{Header: []string{"x: 1", envoytest.EchoStatus + ": 204"}}, map[string]any{"sampled": true, "a": "1"}},
+			{"written", envoytest.Request{Header: []string{"x: 1"}}, map[string]any{"sampled": true, "a": "1"}},
+		} {
+			a := envoy.Gateway(c.chain).Do(t, c.request)
+			if diff := cmp.Diff(c.want, logOf(t, a)); diff != "" {
+				t.Errorf("%s, %+v: status %d (-want +got):\n%s", c.chain, c.request, a.Status, diff)
 			}
 		}
 	})

@@ -30,8 +30,11 @@ local function consumer(handle, field)
   return known and known[field]
 end
 
--- What logs can take: they want UTF-8, and no end of it.
+-- What logs can take: they want UTF-8, no end of it, and one line.
 local function printable(text)
+  if text:find("%c") then
+    text = text:gsub("%c", " ")
+  end
   if text:find("[\128-\255]") then
     text = pdk.json.decode(pdk.json.encode(text))
   end
@@ -87,9 +90,15 @@ local function asked_for(handle)
   return values
 end
 
+-- What is in the log so far. Other plugins may write to this namespace, too.
+local function known(handle)
+  local log = pdk.metadata(handle, NAMESPACE, KEY)
+  return type(log) == "table" and log or {}
+end
+
 -- Of several plugins of this kind in a chain, the last one has the last word, here and in the response phase.
 local function request(handle)
-  local log = pdk.metadata(handle, NAMESPACE, KEY) or {}
+  local log = known(handle)
   for _, name in ipairs(early) do
     log[name] = value_of(handle, name) or log[name]
   end
@@ -99,7 +108,7 @@ local function request(handle)
 end
 
 local function response(handle)
-  local log = pdk.metadata(handle, NAMESPACE, KEY) or {}
+  local log = known(handle)
   local asked = pdk.saved(handle, "headers")
   local function fill(names)
     for _, name in ipairs(names) do
