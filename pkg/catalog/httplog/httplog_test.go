@@ -51,9 +51,21 @@ func TestConfig(t *testing.T) {
 		{`{http_endpoint: "http://logs.test", method: GET}`, []string{`method: "GET" is not allowed, allowed are "POST", "PUT", "PATCH"`}},
 		{`{http_endpoint: "http://logs.test", content_type: text/plain}`, []string{`content_type: "text/plain" is not allowed, allowed are "application/json", "application/json; charset=utf-8"`}},
 		{`{http_endpoint: "http://logs.test", timeout: 0, max_in_flight: 1001}`, []string{"max_in_flight: 1001 is too large, at most 1000", "timeout: 0 is too small, at least 1"}},
-		{`{http_endpoint: "http://logs.test", queue: {max_batch_size: 5}, retry_count: 3, keepalive: 60000}`, []string{
-			"warning keepalive: has no meaning here and is ignored", "warning queue: has no meaning here and is ignored", "warning retry_count: has no meaning here and is ignored",
+		{`{http_endpoint: "http://logs.test", queue: {max_batch_size: 5}, retry_count: 3, keepalive: 60000, queue_size: 1, flush_timeout: 2}`, []string{
+			"warning flush_timeout: has no meaning here and is ignored", "warning keepalive: has no meaning here and is ignored", "warning queue: has no meaning here and is ignored",
+			"warning queue_size: has no meaning here and is ignored", "warning retry_count: has no meaning here and is ignored",
 		}},
+		{`{http_endpoint: "http://logs.test", redact: [""], headers: {":path": x}}`, []string{"redact[0]: must not be shorter than 1 characters"}},
+		{`{http_endpoint: "http://logs.test", headers: {":path": x, "X-\u00e9": x, "x:": x}}`, []string{
+			"headers.:path: is no name of a header", "headers.X-é: is no name of a header", "headers.x:: is no name of a header",
+		}},
+		{`{http_endpoint: "http://logs.test", timeout: 300001}`, []string{"timeout: 300001 is too large, at most 300000"}},
+		{`{http_endpoint: "http://u:secret@[::1]/"}`, []string{
+			`http_endpoint: there is no ServiceEntry with the host "::1"; a Service is written with its namespace here, as ::1.NAMESPACE`,
+		}},
+		{`{http_endpoint: "http://u:secret@logs.test:port/"}`, []string{noURL}},
+		{`{http_endpoint: "http://u:sec%zzret@logs.test/"}`, []string{noURL}},
+		{`{http_endpoint: "http://u:secret@gone.test/?token=secret"}`, []string{`http_endpoint: there is no Service test/gone, nor a ServiceEntry with the host "gone.test"`}},
 		{`{http_endpoint: "http://logs.test", custom_fields_by_lua: {a: return 1}}`, []string{
 			"custom_fields_by_lua: unknown field, known ones are content_type, headers, http_endpoint, max_in_flight, method, redact, timeout",
 		}},
@@ -239,6 +251,19 @@ func TestRecords(t *testing.T) {
 			{"failed", "log", envoytest.Request{Path: "/x", Header: []string{"guard: fail"}}, map[string]string{"request/uri": `"/x"`, "response/status": "500"}},
 			{"before the log", "late", envoytest.Request{Path: "/x", Header: []string{"guard: refuse"}}, map[string]string{"request": "none", "started_at": "none", "response/status": "403", "route": `{"name":"late"}`}},
 			{"no UTF-8", "log", envoytest.Request{Path: "/?a=%ff%FE", Header: []string{"x-a: \xff\"\\é"}}, map[string]string{"request/headers/x-a": `"�\"\\é"`, "request/querystring/a": `"��"`}},
+			{"no UTF-8 in the path", "log", envoytest.Request{Path: "/%ff?%fe=%fd"}, map[string]string{"request/uri": `"/%ff?%fe=%fd"`, "request/querystring": `{"�":"�"}`}},
+			{"names like those of a list", "log", envoytest.Request{Path: "/?1=a&2=b&=c&__index=d", Header: []string{"1: x"}}, map[string]string{
+				"request/querystring": `{"":"c","1":"a","2":"b","__index":"d"}`, "request/headers/1": `"x"`,
+			}},
+			{"many arguments", "log", envoytest.Request{Path: "/?" + strings.Repeat("a&", 10_000) + "a=" + strings.Repeat("b", 10_000)}, map[string]string{
+				"request/querystring": `{"a":[` + strings.Repeat("true,", 10_000) + `"` + strings.Repeat("b", 10_000) + `"]}`,
+			}},
+			{"a long header", "log", envoytest.Request{Header: []string{"x-a: " + strings.Repeat("a", 50_000)}}, map[string]string{"request/headers/x-a": `"` + strings.Repeat("a", 50_000) + `"`}},
+			{"gRPC", "log", envoytest.Request{Method: "POST", HTTP2: true, Header: []string{"content-type: application/grpc", "guard: refuse", "x-forwarded-for: 2001:db8::1"}}, map[string]string{
+				"response/headers/grpc-status": `"7"`, "response/status": "200", "client_ip": `"2001:db8::1"`,
+			}},
+			{"of unknown length", "log", envoytest.Request{Method: "PUT", Body: "b", UnknownLength: true}, map[string]string{"request/method": `"PUT"`, "request/size": "none"}},
+			{"an event stream", "log", envoytest.Request{Header: []string{envoytest.EchoHeader + ": content-type: text/event-stream", envoytest.EchoBody + ": data"}}, map[string]string{"response/status": "200"}},
 			{"credentials", "log", envoytest.Request{Path: "/?apikey=seven&ApiKey=seven&%61pikey=seven&a=8&token&jwt=a=b", Header: append(secrets, envoytest.EchoHeader+": set-cookie: s=nine")}, map[string]string{
 				"request/headers/authorization": `"***"`, "request/headers/cookie": `["***","***"]`, "request/headers/apikey": `"***"`, "request/headers/x-api-key": `"***"`,
 				"request/headers/x-mine": `"six"`, "request/querystring": `{"ApiKey":"***","a":"8","apikey":["***","***"],"jwt":"***","token":"***"}`,
@@ -253,7 +278,9 @@ func TestRecords(t *testing.T) {
 			}},
 		} {
 			t.Run(c.name, func(t *testing.T) {
+				began := time.Now().UnixMilli()
 				answer := envoy.Gateway(c.chain).Do(t, c.request)
+				ended := time.Now().UnixMilli()
 				if answer.Header.Get("content-type") == "" && answer.Status != 204 {
 					t.Errorf("the answer is %+v", answer)
 				}
@@ -263,8 +290,11 @@ func TestRecords(t *testing.T) {
 						t.Errorf("%s is %s, want %s", path, v, want)
 					}
 				}
-				if started := at(got.record, "started_at"); c.want["started_at"] == "" && len(started) != 13 {
-					t.Errorf("started_at is %s", started)
+				if started, _ := got.record["started_at"].(float64); c.want["started_at"] == "" && (int64(started) < began || int64(started) > ended) {
+					t.Errorf("started_at is %v, not from %d to %d", got.record["started_at"], began, ended)
+				}
+				if took, known := got.record["latencies"].(map[string]any)["proxy"].(float64); known != (answer.Upstream != nil) || int64(took) > ended-began+1000 {
+					t.Errorf("latencies are %v, of %d", got.record["latencies"], ended-began)
 				}
 				if c.name == "credentials" {
 					for _, secret := range []string{"one", "two", "three", "four", "five", "seven"} {
