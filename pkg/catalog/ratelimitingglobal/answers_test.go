@@ -3,12 +3,15 @@ package ratelimitingglobal
 import (
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -46,6 +49,27 @@ func counted(t *testing.T, code rlsv3.RateLimitResponse_Code, n uint32, more fun
 func framed(message string) string {
 	n := len(message)
 	return string([]byte{0, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}) + message
+}
+
+// oddService answers what it is told to.
+func oddService(t *testing.T) (*atomic.Pointer[told], string) {
+	t.Helper()
+	answer := new(atomic.Pointer[told])
+	protocols := &http.Protocols{}
+	protocols.SetUnencryptedHTTP2(true)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Protocols: protocols, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		a := answer.Load()
+		w.Header().Set("grpc-status", a.header)
+		w.WriteHeader(a.status)
+		_, _ = w.Write([]byte(a.body)) // Envoy may have gone
+	})}
+	go func() { _ = server.Serve(listener) }() // until Close
+	t.Cleanup(func() { _ = server.Close() })
+	return answer, listener.Addr().String()
 }
 
 // Whatever a service answers, it is understood, or it is a failure with a reason.
@@ -96,22 +120,8 @@ func TestAnswers(t *testing.T) {
 	for _, version := range envoytest.Versions {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
-			var answer atomic.Pointer[told]
-			protocols := &http.Protocols{}
-			protocols.SetUnencryptedHTTP2(true)
-			listener, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			server := &http.Server{Protocols: protocols, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-				a := answer.Load()
-				w.Header().Set("grpc-status", a.header)
-				w.WriteHeader(a.status)
-				_, _ = w.Write([]byte(a.body)) // Envoy may have gone
-			})}
-			go func() { _ = server.Serve(listener) }() // until Close
-			t.Cleanup(func() { _ = server.Close() })
-			envoy := envoytest.Start(t, version, envoytest.Config{Chains: chains, HTTP2Clusters: map[string]string{"outbound|81||odd.test": listener.Addr().String()}})
+			answer, address := oddService(t)
+			envoy := envoytest.Start(t, version, envoytest.Config{Chains: chains, HTTP2Clusters: map[string]string{"outbound|81||odd.test": address}})
 			for _, c := range all {
 				answer.Store(&c.told)
 				for chain, failed := range map[string]int{"open": 200, "closed": 500, "policy": 500} {
@@ -135,6 +145,38 @@ func TestAnswers(t *testing.T) {
 						envoy.WaitLog(t, "rate limit service: "+c.want)
 					}
 				}
+			}
+		})
+	}
+}
+
+// A service that is down for long does not fill the log.
+func TestTheLogTellsOfChanges(t *testing.T) {
+	chains := map[string][]part.Part{"open": parts(t, "open", of("odd.test", `hour: 3`))}
+	down, broken, up := told{503, "14", ""}, told{200, "13", ""}, told{200, "0", counted(t, rlsv3.RateLimitResponse_OK, 1, nil)}
+	for _, version := range envoytest.Versions {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			answer, address := oddService(t)
+			envoy := envoytest.Start(t, version, envoytest.Config{Chains: chains, HTTP2Clusters: map[string]string{"outbound|81||odd.test": address}})
+			for _, now := range []told{up, down, down, down, broken, broken, up, up, down} {
+				answer.Store(&now)
+				wantStatus(t, "any", envoy.Gateway("open").Get(t, "/"), 200)
+			}
+			const plugin = "plugin limit, route open: "
+			want := []string{"it answers 503", "it answers grpc-status 13 ", "counted again", "it answers 503"}
+			var got []string
+			// A line may come after the answer of its request, so the last one is waited for.
+			for end := time.Now().Add(20 * time.Second); len(got) < len(want) && time.Now().Before(end); runtime.Gosched() {
+				got = nil
+				for line := range strings.Lines(envoy.Log()) {
+					if _, text, ours := strings.Cut(strings.TrimRight(line, "\n"), plugin); ours {
+						got = append(got, strings.TrimPrefix(text, "not counted: rate limit service: "))
+					}
+				}
+			}
+			if d := cmp.Diff(want, got); d != "" {
+				t.Errorf("the log (-want +got):\n%s", d)
 			}
 		})
 	}

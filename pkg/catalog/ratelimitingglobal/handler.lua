@@ -147,6 +147,9 @@ local function identity(handle)
   return config.common and who or (pdk.virtual_service(handle) or "") .. " " .. who
 end
 
+-- Why the last request could not be counted; nil where it could. A service that is down must not fill the log.
+local failing
+
 local function request(handle)
   local who = identity(handle)
   if config.common then
@@ -158,12 +161,18 @@ local function request(handle)
   end
   local asked, reports, refused = pcall(ask, handle, who)
   if not asked then
-    local tolerant = config.fault_tolerant
-    pdk.log(handle, tolerant and "warn" or "error", "not counted: rate limit service: " .. reports)
-    if not tolerant then -- also under FailOpen, which an error would skip
+    if reports ~= failing or not config.fault_tolerant then
+      pdk.log(handle, config.fault_tolerant and "warn" or "error", "not counted: rate limit service: " .. reports)
+    end
+    failing = reports
+    if not config.fault_tolerant then -- also under FailOpen, which an error would skip
       pdk.fail(handle, 500, "An unexpected error occurred", { request_id = true })
     end
     return
+  end
+  if failing then
+    pdk.log(handle, "warn", "counted again")
+    failing = nil
   end
   pdk.save(handle, "counted", { reports = reports, refused = refused })
   if refused then
