@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -75,8 +76,15 @@ func counters(t *testing.T, text string) map[string][]string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r := Compile(s)
+	var emitted strings.Builder
+	for _, o := range r.Objects {
+		if err := json.NewEncoder(&emitted).Encode(o.EnvoyFilter); err != nil {
+			t.Fatal(err)
+		}
+	}
 	out := map[string][]string{}
-	for _, service := range Compile(s).Services {
+	for _, service := range r.Services {
 		for _, name := range service.made.names {
 			route := service.VirtualService.Name + ":" + name
 			run, named := service.made.binding.Routes.Named[name]
@@ -87,8 +95,13 @@ func counters(t *testing.T, text string) map[string][]string {
 				t.Errorf("%s is refused", route)
 			}
 			for _, p := range run.Parts {
-				if counter := counterOf(service.VirtualService.Name, p); counter != "" {
-					out[route] = append(out[route], counter)
+				counter := counterOf(service.VirtualService.Name, p)
+				if counter == "" {
+					continue
+				}
+				out[route] = append(out[route], counter)
+				if name := counter[strings.LastIndex(counter, " ")+1:]; !strings.Contains(emitted.String(), name) {
+					t.Errorf("no object has the counter %s of %s", counter, route)
 				}
 			}
 		}

@@ -453,6 +453,7 @@ func pluginText(random *rand.Rand) string {
 	text += "spec:\n" + draw(random,
 		fmt.Sprintf("  builtin: rate-limiting\n  config: {minute: %d}\n", 1+n),
 		fmt.Sprintf("  builtin: rate-limiting\n  config: {minute: %d, limit_by: ip}\n", 1+n),
+		fmt.Sprintf("  builtin: rate-limiting-global\n  config: {service: {host: limits.example, port: 9000}, minute: %d}\n", 1+n),
 		fmt.Sprintf("  builtin: ip-restriction\n  config: {deny: [192.0.2.%d]}\n", 1+n),
 		fmt.Sprintf("  builtin: request-termination\n  config: {status_code: %d}\n", 410+n),
 		"  builtin: rate-limiting\n  config: {minut: 1}\n",
@@ -575,6 +576,11 @@ apiVersion: plugins.istio.io/v1alpha1
 kind: Plugin
 metadata: {namespace: b, name: p0}
 spec: {builtin: key-auth, config: {consumers_from: [a]}}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {namespace: b, name: limits}
+spec: {hosts: [limits.example], ports: [{number: 9000, name: grpc, protocol: GRPC}]}
 ---
 apiVersion: plugins.istio.io/v1alpha1
 kind: Plugin
