@@ -10,6 +10,7 @@ package ratelimitingglobal
 import (
 	_ "embed"
 	"slices"
+	"time"
 
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/callout"
@@ -47,6 +48,9 @@ func build(use builtin.Use, v config.Value) ([]part.Part, []builtin.Problem) {
 	windows := s.Windows()
 	service, unknown := callout.Find(use, s.Service, true)
 	timeout, wrong := callout.Timeout("timeout", s.Timeout)
+	if len(wrong) == 0 && timeout%time.Millisecond != 0 {
+		wrong = []builtin.Problem{{Path: "timeout", Message: s.Timeout + " has a fraction of a millisecond"}}
+	}
 	problems := slices.Concat(ratelimiting.Check(s.Settings, windows), unknown, wrong)
 	if slices.ContainsFunc(problems, func(p builtin.Problem) bool { return !p.Warning }) {
 		return nil, problems

@@ -50,6 +50,43 @@ func TestConfig(t *testing.T) {
 		{`{` + service + `, minute: 1, domain: a b}`, []string{`domain: "a b" does not match ^[!-~]+$`}},
 		{`{` + service + `, minute: 1, timeout: 0s}`, []string{"timeout: 0s is not between 1ms and 5m"}},
 		{`{` + service + `, minute: 1, policy: redis}`, []string{"warning policy: has no meaning here and is ignored"}},
+		{`{` + service + `, minute: 1, domain: ""}`, []string{`domain: "" does not match ^[!-~]+$`}},
+		{`{` + service + `, minute: 1, domain: "` + strings.Repeat("d", 257) + `"}`, []string{"domain: must not be longer than 256 characters"}},
+		{`{` + service + `, minute: 0, hour: 4294967296, day: 1.5, month: "5"}`, []string{
+			"day: must be an integer, not a number", "hour: 4294967296 is too large, at most 4294967295",
+			"minute: 0 is too small, at least 1", "month: must be an integer, not a string",
+		}},
+		{`{` + service + `, minutes: 1, hour: 2}`, []string{`minutes: unknown field, did you mean "minute"?`}},
+		{`{` + service + `, minute: 1, max_identities: 5}`, []string{
+			"max_identities: unknown field, known ones are day, domain, error_code, error_message, fault_tolerant, header_name, " +
+				"hide_client_headers, hour, limit_by, minute, month, path, scope, second, service, timeout, year",
+		}},
+		{`{` + service + `, minute: 1, limit_by: user, scope: gateway, error_code: 399}`, []string{
+			"error_code: 399 is too small, at least 400",
+			`limit_by: "user" is not allowed, allowed are "consumer", "credential", "ip", "service", "header", "path"`,
+			`scope: "gateway" is not allowed, allowed are "attachment", "route", "plugin"`,
+		}},
+		{`{` + service + `, minute: 1, error_code: 600, error_message: 5, hide_client_headers: 1, fault_tolerant: maybe}`, []string{
+			"error_code: 600 is too large, at most 599", "error_message: must be a string, not a number",
+			"fault_tolerant: must be a boolean, not a string", "hide_client_headers: must be a boolean, not a number",
+		}},
+		{`{` + service + `, minute: 1, limit_by: path}`, []string{"path: is required where limit_by is path"}},
+		{`{` + service + `, minute: 1, limit_by: path, path: a}`, []string{`path: "a" does not match ^/`}},
+		{`{` + service + `, minute: 1, limit_by: header, header_name: "a b"}`, []string{`header_name: "a b" is no valid http header name`}},
+		{`{` + service + `, minute: 1, timeout: 5}`, []string{"timeout: must be a string, not a number"}},
+		{`{` + service + `, minute: 1, timeout: "5"}`, []string{`timeout: "5" is no duration such as 250ms or 1.5s`}},
+		{`{` + service + `, minute: 1, timeout: 301s}`, []string{"timeout: 301s is not between 1ms and 5m"}},
+		{`{` + service + `, minute: 1, timeout: 500us}`, []string{"timeout: 500us is not between 1ms and 5m"}},
+		{`{` + service + `, minute: 1, timeout: 1500us}`, []string{"timeout: 1500us has a fraction of a millisecond"}},
+		{`{service: {host: "a b", port: 0}, minute: 1}`, []string{
+			`service.host: "a b" does not match ^[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?$`, "service.port: 0 is too small, at least 1",
+		}},
+		{`{service: {host: count.test, port: 65536, name: a}, minute: 1}`, []string{
+			"service.name: unknown field, known ones are host, port", "service.port: 65536 is too large, at most 65535",
+		}},
+		{`{service: count.test, minute: 1}`, []string{"service: must be a map, not a string"}},
+		{`{service: {host: count.test}, minute: 1}`, []string{"service.port: is required"}},
+		{`{service: {host: count.test, port: 82}, minute: 1}`, []string{"service: ServiceEntry / has no port 82; its ports: 80, 81"}},
 		{`{service: {host: count.test, port: 80}, minute: 1}`, []string{"warning service.port: port 80 of count.test is not declared to be gRPC, and gateways speak HTTP/1.1 to it: give the port appProtocol grpc, or a name such as grpc-check"}},
 		{`{service: {host: gone.test, port: 81}, minute: 1}`, []string{`service: there is no Service test/gone, nor a ServiceEntry with the host "gone.test"`}},
 	} {
