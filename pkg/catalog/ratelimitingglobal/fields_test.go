@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -55,6 +56,7 @@ func (s slowService) ShouldRateLimit(ctx context.Context, r *rlsv3.RateLimitRequ
 func TestTimeout(t *testing.T) {
 	chains := map[string][]part.Part{
 		"patient":   parts(t, "patient", of("count.test", `hour: 1, fault_tolerant: false`)),
+		"large":     parts(t, "large", of("count.test", `hour: 100, fault_tolerant: false`)),
 		"impatient": parts(t, "impatient", `{service: {host: count.test, port: 81}, hour: 1, fault_tolerant: false}`),
 	}
 	for _, version := range envoytest.Versions {
@@ -69,6 +71,17 @@ func TestTimeout(t *testing.T) {
 			t.Cleanup(server.Stop)
 			envoy := envoytest.Start(t, version, envoytest.Config{Chains: chains, HTTP2Clusters: map[string]string{"outbound|81||count.test": listener.Addr().String()}})
 			wantStatus(t, "patient", envoy.Gateway("patient").Get(t, "/"), 200)
+			// What arrives meanwhile waits, too, be it more than Envoy buffers.
+			body := strings.Repeat("b", 5<<20)
+			for _, http2 := range []bool{false, true} {
+				for _, unknown := range []bool{false, true} {
+					a := envoy.Gateway("large").Do(t, envoytest.Request{Method: "POST", Body: body, HTTP2: http2, UnknownLength: unknown})
+					wantStatus(t, "a large body", a, 200)
+					if a.Upstream != nil && a.Upstream.Body != body {
+						t.Errorf("%d bytes got upstream", len(a.Upstream.Body))
+					}
+				}
+			}
 			wantStatus(t, "impatient", envoy.Gateway("impatient").Get(t, "/"), 500)
 		})
 	}
