@@ -2,6 +2,7 @@ package requestsizelimiting
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -161,6 +162,25 @@ func TestHEAD(t *testing.T) {
 			a := envoy.Gateway("required").Do(t, envoytest.Request{Method: "HEAD", HTTP2: http2})
 			if a.Status != 411 || a.Body != "" || a.Header.Get("content-type") != "application/json; charset=utf-8" {
 				t.Errorf("HTTP/2 %v: status %d, body %s, headers %v", http2, a.Status, a.Body, a.Header)
+			}
+		}
+	})
+}
+
+// The id in a refusal is the request's, by which it is found in the log, whoever refuses.
+func TestRequestID(t *testing.T) {
+	c := envoytest.Config{Chains: map[string][]part.Part{"bytes": parts(t, "i", chains["bytes"])}, AccessLog: "%RESPONSE_CODE% %REQ(X-REQUEST-ID)%."}
+	catalogtest.OnEachWith(t, c, func(t *testing.T, envoy *envoytest.Envoy) {
+		for _, length := range []int{11, 2 * mebibyte} {
+			for _, unknown := range []bool{false, true} {
+				a := envoy.Gateway("bytes").Do(t, envoytest.Request{Method: "POST", Body: strings.Repeat("b", length), UnknownLength: unknown})
+				var body struct {
+					ID string `json:"request_id"`
+				}
+				if err := json.Unmarshal([]byte(a.Body), &body); err != nil || body.ID == "" {
+					t.Fatalf("%d bytes, unknown %v: body %s: %v", length, unknown, a.Body, err)
+				}
+				envoy.WaitLog(t, "413 "+body.ID+".")
 			}
 		}
 	})
