@@ -1,16 +1,18 @@
 package compile
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
-	"github.com/cespare/xxhash/v2"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/istio-plugins/istio-plugins/pkg/dispatch"
 	"github.com/istio-plugins/istio-plugins/pkg/finding"
+	"github.com/istio-plugins/istio-plugins/pkg/part"
 	"github.com/istio-plugins/istio-plugins/pkg/resolve"
 	"github.com/istio-plugins/istio-plugins/pkg/topology"
 )
@@ -517,26 +519,39 @@ func owner(v *topology.VirtualService, step *resolve.Step) string {
 	return strings.Join([]string{v.Key, e.Level.Object.String(), step.Plugin.ID, fmt.Sprint(e.Ordinal)}, "|")
 }
 
-// attachment tells the steps of one Plugin apart by the entries that they come of: the one that attaches it, and those merged
-// into it that change its config. It is for counters that outlive the gateway, so it changes as seldom as can be: not with
-// configs, and by the routes of entries rather than by their places not with other entries. Of entries on the VirtualService
-// itself it does not name that, so that most VirtualServices that use a Plugin can share its Lua.
-func attachment(v *topology.VirtualService, step *resolve.Step) string {
-	text := step.Plugin.ID + entryName(v, step.Entry)
+// counter is a name for what a step counts outside of the gateway. It outlives the gateway, so it changes as seldom as can be:
+// not with configs and, since entries are told by their routes rather than by their places, not with other entries.
+func counter(v *topology.VirtualService, step *resolve.Step, shared part.State) string {
+	if shared == part.PerPlugin {
+		return entriesName(step.Plugin, changing(step), finding.Object{})
+	}
+	// The one that attaches the Plugin, and those merged into it that change its config. Of entries on the VirtualService itself
+	// that is not named, since it is a part of what is counted: so most VirtualServices that use a Plugin can share its Lua.
+	entries := []*resolve.Entry{step.Entry}
 	for _, e := range step.Merged {
 		if len(e.Config) > 0 {
-			text += entryName(v, e)
+			entries = append(entries, e)
 		}
 	}
-	return fmt.Sprintf("%016x", xxhash.Sum64String(text))
+	return entriesName(step.Plugin, entries, v.Ref())
 }
 
-// entryName is a name of an entry among those of its Plugin.
-func entryName(v *topology.VirtualService, e *resolve.Entry) string {
-	object := ""
-	if e.Level.Object != v.Ref() {
-		object = e.Level.Object.String()
+// entriesName is a name for a Plugin and entries for it. Entries on the object own are named without it.
+func entriesName(p *resolve.Plugin, entries []*resolve.Entry, own finding.Object) string {
+	name := p.ID
+	for _, e := range entries {
+		object := ""
+		if e.Level.Object != own {
+			object = e.Level.Object.String()
+		}
+		name += fmt.Sprintf(" + %s%q#%d", object, sortedRoutes(e), place(e))
 	}
+	sum := sha256.Sum256([]byte(name)) // nobody should find a name by which to spend what others have
+	return hex.EncodeToString(sum[:8])
+}
+
+// place is that of an entry among those of its level for the same Plugin and the same routes.
+func place(e *resolve.Entry) int {
 	n := 0
 	for _, o := range e.Level.Entries {
 		if o == e {
@@ -546,7 +561,7 @@ func entryName(v *topology.VirtualService, e *resolve.Entry) string {
 			n++
 		}
 	}
-	return fmt.Sprintf(" + %s%q#%d", object, sortedRoutes(e), n)
+	return n
 }
 
 func sortedRoutes(e *resolve.Entry) []string {

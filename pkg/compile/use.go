@@ -169,9 +169,9 @@ func (c *composer) place(step *resolve.Step, u *use) []dispatch.Placed {
 			c.made.wasm = append(c.made.wasm, here)
 		case part.Lua:
 			here.Name, here.Key = p.SourceID, fmt.Sprintf("%s.%d", u.id, i)
-			if p.Attachment != "" {
-				text := attachment(c.v, step)
-				p.Config = config.Merge(p.Config, config.Value{p.Attachment: text})
+			if p.State != part.Stateless {
+				text := counter(c.v, step, p.State)
+				p.Config = config.Merge(p.Config, config.Value{"counter": text})
 				here.Part, here.Key = p, here.Key+"."+text
 			}
 		}

@@ -29,9 +29,10 @@ type Lua struct {
 	FailOpen bool
 	// Services that the part may call, by its names for them.
 	Services map[string]Service
-	// Attachment is a field of the config that gets a text for what attaches the plugin: within a VirtualService, no other
-	// entry gives the same. It outlives edits of configs and of other entries. Empty for none.
-	Attachment string
+	// State says who shares what the part counts outside the gateway. Unless there is none, its config gets a field counter: a
+	// text that they have in common, and no others of the VirtualService (PerAttachment) or of all (PerPlugin). It outlives
+	// edits of configs and of other entries.
+	State State
 }
 
 // Service is a port of a service that gateways know.
@@ -72,11 +73,11 @@ type Native struct {
 	Services []string
 }
 
-// State says who shares what a filter remembers, such as a token bucket.
+// State says who shares what a part remembers, such as a token bucket.
 type State int
 
 const (
-	// Stateless filters remember nothing.
+	// Stateless parts remember nothing.
 	Stateless State = iota
 	// PerAttachment state belongs to one entry on one VirtualService.
 	PerAttachment

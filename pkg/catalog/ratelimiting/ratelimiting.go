@@ -126,7 +126,7 @@ func build(use builtin.Use, v config.Value) ([]part.Part, []builtin.Problem) {
 	id := use.Key()
 	parts := []part.Part{use.Lua(Source(handler), LuaConfig(s, windows, id))}
 	for _, w := range windows {
-		parts = append(parts, part.Native{Config: counter(w, id, whole(s.MaxIdentities), use.FailOpen), State: state(s.Scope)})
+		parts = append(parts, part.Native{Config: counter(w, id, whole(s.MaxIdentities), use.FailOpen), State: StateOf(s.Scope)})
 	}
 	return parts, problems
 }
@@ -196,8 +196,8 @@ func LuaConfig(s Settings, windows []Window, id string) config.Value {
 	}
 }
 
-// state says who shares the buckets. Scope route is a part of the identity, not of the filter.
-func state(scope string) part.State {
+// StateOf says who shares the buckets. Scope route is a part of the identity, not of the filter.
+func StateOf(scope string) part.State {
 	if scope == "plugin" {
 		return part.PerPlugin
 	}

@@ -88,11 +88,9 @@ func TestTimeout(t *testing.T) {
 }
 
 // attached are parts as the compiler makes them for an entry.
-func attached(t *testing.T, entry, text string) []part.Part {
+func attached(t *testing.T, counter, text string) []part.Part {
 	l := parts(t, "x", text)[0].(part.Lua)
-	if l.Attachment != "" {
-		l.Config = config.Merge(l.Config, config.Value{l.Attachment: entry})
-	}
+	l.Config = config.Merge(l.Config, config.Value{"counter": counter})
 	return []part.Part{l}
 }
 
@@ -104,9 +102,9 @@ func TestEntriesOfOnePlugin(t *testing.T) {
 	chains := map[string][]part.Part{
 		"first":        attached(t, "1", one),
 		"both":         slices.Concat(attached(t, "1", one), attached(t, "2", one)),
-		"all":          slices.Concat(attached(t, "1", two), attached(t, "2", two)),
-		"all by two":   slices.Concat(attached(t, "1", two), []part.Part{login}, attached(t, "2", two)),
-		"all of other": attached(t, "3", two),
+		"all":          slices.Concat(attached(t, "all", two), attached(t, "all", two)),
+		"all by two":   slices.Concat(attached(t, "all", two), []part.Part{login}, attached(t, "all", two)),
+		"all of other": attached(t, "all", two),
 	}
 	onEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy, s *limitService) {
 		for _, c := range []struct {

@@ -73,7 +73,7 @@ local function entry(key, value)
 end
 
 -- Whose counters they are: an entry's, or those of all entries that have the Plugin's config in common.
-local id = config.attachment or config.id
+local id = config.counter or config.id
 
 local domain = text(1, config.domain)
 local begins = {}

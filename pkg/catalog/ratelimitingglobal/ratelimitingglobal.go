@@ -67,8 +67,6 @@ func build(use builtin.Use, v config.Value) ([]part.Part, []builtin.Problem) {
 	c["fault_tolerant"] = s.FaultTolerant
 	asks := use.Lua(ratelimiting.Source(handler), c)
 	asks.Services = map[string]part.Service{"limits": service}
-	if s.Scope != "plugin" {
-		asks.Attachment = "attachment"
-	}
+	asks.State = ratelimiting.StateOf(s.Scope)
 	return []part.Part{asks}, problems
 }

