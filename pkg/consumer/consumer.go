@@ -6,7 +6,9 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 	corev1 "k8s.io/api/core/v1"
@@ -105,6 +107,9 @@ func resolve(c *pluginsv1alpha1.Consumer, secrets map[finding.Object]*corev1.Sec
 			continue
 		}
 		findings = append(findings, claim.warnings()...)
+		if claim.ageless() {
+			continue
+		}
 		if claim.kind.group != "" {
 			groups = append(groups, string(claim.secret.Data[claim.kind.group]))
 			continue
@@ -203,12 +208,32 @@ func (c *claim) warnings() []finding.Finding {
 				"write the value without a line break, for example with `printf` instead of `echo`")
 		}
 	}
-	if _, set := c.secret.Data["ttl"]; set && c.kind.ttl {
-		warn(fmt.Sprintf("ttl in Secret %q is not enforced yet", c.secret.Name),
-			"the key is accepted for as long as the Secret exists",
-			"delete the Secret when the key has to end")
+	if c.ageless() {
+		warn(fmt.Sprintf("ttl in Secret %q counts from the Secret's creation, which its file does not tell", c.secret.Name),
+			"it authenticates nobody",
+			"compile from a cluster, or do without ttl")
 	}
 	return findings
+}
+
+// ttl is how long the credential may be used, 0 for one without an end.
+func (c *claim) ttl() time.Duration {
+	if !c.kind.ttl {
+		return 0
+	}
+	seconds, _ := strconv.ParseUint(string(c.secret.Data["ttl"]), 10, 32) // checkTTL has judged it; without one it is 0
+	return time.Duration(seconds) * time.Second
+}
+
+// ageless says that the credential has an end and that nobody knows when. It must not be without one instead.
+func (c *claim) ageless() bool { return c.ttl() > 0 && c.secret.CreationTimestamp.IsZero() }
+
+// ends is when it may not be used any more, zero for one without an end. Gateways look at the clock.
+func (c *claim) ends() time.Time {
+	if c.ttl() == 0 {
+		return time.Time{}
+	}
+	return c.secret.CreationTimestamp.Add(c.ttl())
 }
 
 // dropConflicts removes the claims of one namespace that cannot be told apart, and reports them on every Consumer

@@ -47,6 +47,12 @@ func secretIn(namespace, name, kind string, data ...string) *corev1.Secret {
 	return s
 }
 
+// created gives a Secret its age, which those from files do not have.
+func created(s *corev1.Secret, seconds int64) *corev1.Secret {
+	s.CreationTimestamp = metav1.Unix(seconds, 0)
+	return s
+}
+
 // kongs is a Secret with the label of Kong's ingress controller alone.
 func kongs(name, kind string, data ...string) *corev1.Secret {
 	s := secret(name, kind, data...)
@@ -194,12 +200,16 @@ func TestCredentials(t *testing.T) {
 			},
 		},
 		{
-			name:      "a ttl is read but not enforced",
-			consumers: []*pluginsv1alpha1.Consumer{user("alice", "a1", "a2")},
-			secrets:   []*corev1.Secret{secret("a1", "key-auth", "key", "one", "ttl", "60"), secret("a2", "key-auth", "key", "two", "ttl", "1m")},
-			keys:      []string{"one=alice"},
+			name:      "a ttl needs a time that it counts from",
+			consumers: []*pluginsv1alpha1.Consumer{user("alice", "a1", "a2", "a3", "a4", "a5")},
+			secrets: []*corev1.Secret{
+				secret("a1", "key-auth", "key", "one", "ttl", "60"), secret("a2", "key-auth", "key", "two", "ttl", "1m"),
+				secret("a3", "key-auth", "key", "three", "ttl", "0"), created(secret("a4", "key-auth", "key", "four", "ttl", "60"), 1_000_000),
+				secret("a5", "jwt", "key", "five", "secret", "s", "ttl", "60"),
+			},
+			keys: []string{"three=alice", "four=alice"},
 			findings: []string{
-				`warning CredentialWarning consumer/shop/alice:spec.credentials[0]: ttl in Secret "a1" is not enforced yet; the key is accepted for as long as the Secret exists; delete the Secret when the key has to end`,
+				`warning CredentialWarning consumer/shop/alice:spec.credentials[0]: ttl in Secret "a1" counts from the Secret's creation, which its file does not tell; it authenticates nobody; compile from a cluster, or do without ttl`,
 				`error InvalidCredential consumer/shop/alice:spec.credentials[1]: Secret "a2" of type key-auth is malformed: ttl must be a whole number of seconds; it authenticates nobody; correct the Secret's data`,
 			},
 		},
@@ -257,6 +267,32 @@ func TestCredentials(t *testing.T) {
 				t.Errorf("problems: %v", problems(ps))
 			}
 		})
+	}
+}
+
+// A key ends when its ttl is over, counted from the creation of its Secret.
+func TestTTL(t *testing.T) {
+	index, findings := consumer.New(&snapshot.Snapshot{
+		Consumers: []*pluginsv1alpha1.Consumer{user("alice", "a1", "a2", "a3", "a4")},
+		Secrets: []*corev1.Secret{
+			created(secret("a1", "key-auth", "key", "one", "ttl", "60"), 1_000_000), created(secret("a2", "key-auth", "key", "two"), 1_000_000),
+			created(secret("a3", "key-auth", "key", "three", "ttl", "0"), 1_000_000), created(secret("a4", "key-auth", "key", "four", "ttl", "4294967295"), 1_000_000),
+		},
+	})
+	if len(findings) > 0 {
+		t.Fatal(findings)
+	}
+	credentials, _ := index.In("shop", nil, "key-auth")
+	var got []int64
+	for _, c := range credentials.All {
+		if c.Ends.IsZero() {
+			got = append(got, 0)
+			continue
+		}
+		got = append(got, c.Ends.Unix())
+	}
+	if diff := cmp.Diff([]int64{1_000_060, 0, 0, 4_295_967_295}, got); diff != "" {
+		t.Errorf("ends (-want +got):\n%s", diff)
 	}
 }
 

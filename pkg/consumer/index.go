@@ -93,7 +93,9 @@ func (ix *Index) answer(namespace string, from []string, kind string) answer {
 			if c.kind.name != kind || ambiguous[c.unique()] {
 				continue
 			}
-			found.All = append(found.All, builtin.Credential{ID: identity(c.secret.ObjectMeta), Data: c.secret.Data, Consumer: e.consumer})
+			found.All = append(found.All, builtin.Credential{
+				ID: identity(c.secret.ObjectMeta), Data: c.secret.Data, Ends: c.ends(), Consumer: e.consumer,
+			})
 		}
 	}
 	return answer{found, append(problems, tooMany(len(found.All), kind)...)}

@@ -4,6 +4,7 @@ package builtin
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"time"
 
 	"github.com/istio-plugins/istio-plugins/pkg/config"
 	"github.com/istio-plugins/istio-plugins/pkg/part"
@@ -118,6 +119,8 @@ type Credential struct {
 	ID string
 	// Data of the Secret. It must not appear in any message.
 	Data map[string][]byte
+	// Ends is when it authenticates nobody any more, zero for one without an end. Only key-auth credentials have one.
+	Ends time.Time
 	// Consumer it belongs to.
 	Consumer Consumer
 }

@@ -136,7 +136,7 @@ local function identify(handle)
     return nil, problem
   end
   local credential = #key <= LONGEST_KEY and known.credentials[pdk.sha256(key)]
-  if not credential then
+  if not credential or credential.ends and os.time() >= credential.ends then
     return nil, "Unauthorized"
   end
   return known.consumers[credential.consumer], credential.id

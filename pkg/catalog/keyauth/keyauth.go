@@ -71,5 +71,9 @@ func build(use builtin.Use, c config.Value) ([]part.Part, []builtin.Problem) {
 // more people than the Secrets.
 func entry(c builtin.Credential) (string, config.Value) {
 	digest := sha256.Sum256(c.Data["key"])
-	return hex.EncodeToString(digest[:]), config.Value{"id": c.ID}
+	fields := config.Value{"id": c.ID}
+	if !c.Ends.IsZero() {
+		fields["ends"] = c.Ends.Unix()
+	}
+	return hex.EncodeToString(digest[:]), fields
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -24,7 +25,7 @@ import (
 
 const unicodeKey = "schlüssel-\xff"
 
-// consumers: alice has two keys and a custom id, bob a key that is no UTF-8, guest none. carol is of another namespace.
+// consumers: alice has two keys, one that has ended and one that is about to, and a custom id, bob a key that is no UTF-8, guest none. carol is of another namespace.
 func consumers() *consumer.Index {
 	person := func(namespace, name, customID string, credentials ...string) *pluginsv1alpha1.Consumer {
 		return &pluginsv1alpha1.Consumer{
@@ -38,15 +39,22 @@ func consumers() *consumer.Index {
 			Data:       map[string][]byte{"key": []byte(value)},
 		}
 	}
+	until := func(name, value string, seconds time.Duration) *corev1.Secret {
+		s := key("shop", name, value)
+		s.Data["ttl"] = []byte("3600")
+		s.CreationTimestamp = metav1.NewTime(time.Now().Add((seconds - 3600) * time.Second))
+		return s
+	}
 	onlyCustomID := person("shop", "robot", "crm-1", "robot-key")
 	onlyCustomID.Spec.Username = ""
 	index, findings := consumer.New(&snapshot.Snapshot{
 		Consumers: []*pluginsv1alpha1.Consumer{
-			person("shop", "alice", "crm-4711", "alice-1", "alice-2"), person("shop", "bob", "", "bob-1"),
+			person("shop", "alice", "crm-4711", "alice-1", "alice-2", "alice-old", "alice-new"), person("shop", "bob", "", "bob-1"),
 			person("shop", "guest", ""), onlyCustomID, person("partner", "carol", "", "carol-1"),
 		},
 		Secrets: []*corev1.Secret{
 			key("shop", "alice-1", "one"), key("shop", "alice-2", "two"), key("shop", "bob-1", unicodeKey),
+			until("alice-old", "ended", 0), until("alice-new", "ending", 3000),
 			key("shop", "robot-key", strings.Repeat("r", 4096)), key("partner", "carol-1", "carols"),
 		},
 		ReferenceGrants: []*gatewayv1.ReferenceGrant{{
@@ -141,12 +149,27 @@ var chains = map[string]string{
 	"no preflight": `{"run_on_preflight":false}`,
 	"bearer":       `{"key_names":["authorization"]}`,
 	"partner":      `{"consumers_from":["partner"]}`,
+	"underscore":   `{"key_names":["api_key"]}`,
 }
 
 const (
 	form = "content-type: application/x-www-form-urlencoded"
 	json = "content-type: application/json; charset=utf-8"
 )
+
+// Whom the upstream sees.
+var (
+	alice = []string{"x-consumer-custom-id: crm-4711", "x-consumer-id: uid-alice", "x-consumer-username: alice-user", "x-credential-identifier: uid-alice-1"}
+	guest = []string{"x-anonymous-consumer: true", "x-consumer-id: uid-guest", "x-consumer-username: guest-user"}
+)
+
+// with puts another line where seen has it: the body behind the identity, everything else in front.
+func with(identity []string, line string) []string {
+	if strings.HasPrefix(line, "body: ") {
+		return append(slices.Clone(identity), line)
+	}
+	return append([]string{line}, identity...)
+}
 
 var requests = []struct {
 	name    string
@@ -167,6 +190,9 @@ var requests = []struct {
 	{"a consumer without username, a key of 4096 bytes", "header only", envoytest.Request{Header: []string{"apikey: " + strings.Repeat("r", 4096)}}, "",
 		[]string{"apikey: " + strings.Repeat("r", 4096), "x-consumer-custom-id: crm-1", "x-consumer-id: uid-robot", "x-credential-identifier: uid-robot-key"}},
 	{"a key of 4097 bytes", "default", envoytest.Request{Header: []string{"apikey: " + strings.Repeat("r", 4097)}}, "Unauthorized", nil},
+	{"a key that is going to end", "default", envoytest.Request{Header: []string{"apikey: ending"}}, "",
+		[]string{"apikey: ending", "x-consumer-custom-id: crm-4711", "x-consumer-id: uid-alice", "x-consumer-username: alice-user", "x-credential-identifier: uid-alice-new"}},
+	{"a key that has ended", "default", envoytest.Request{Header: []string{"apikey: ended"}}, "Unauthorized", nil},
 	{"an unknown key", "default", envoytest.Request{Header: []string{"apikey: three"}}, "Unauthorized", nil},
 	{"the hash of a key is no key", "default", envoytest.Request{Header: []string{"apikey: 7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed"}}, "Unauthorized", nil},
 	{"a key in another case", "default", envoytest.Request{Header: []string{"apikey: One"}}, "Unauthorized", nil},
@@ -185,6 +211,16 @@ var requests = []struct {
 	{"a cookie is not searched", "default", envoytest.Request{Header: []string{"cookie: apikey=one"}}, "No API key found in request", nil},
 	{"the name of a Lua method", "default", envoytest.Request{Header: []string{"apikey: __index"}}, "Unauthorized", nil},
 	{"HTTP/2", "default", envoytest.Request{HTTP2: true, Header: []string{"apikey: three"}}, "Unauthorized", nil},
+	{"HTTP/2 with a key", "default", envoytest.Request{HTTP2: true, Header: []string{"apikey: one"}}, "", with(alice, "apikey: one")},
+	{"HTTP/2, repeated", "default", envoytest.Request{HTTP2: true, Header: []string{"apikey: one", "apikey: two"}}, "Duplicate API key found", nil},
+	{"HEAD with a key", "default", envoytest.Request{Method: "HEAD", Header: []string{"apikey: one"}}, "", with(alice, "apikey: one")},
+	{"OPTIONS with a key", "default", envoytest.Request{Method: "OPTIONS", Header: []string{"apikey: one"}}, "", with(alice, "apikey: one")},
+	{"a percent sign alone stays", "default", envoytest.Request{Path: "/?apikey=one%"}, "Unauthorized", nil},
+	{"too long in the query", "query only", envoytest.Request{Path: "/?apikey=" + strings.Repeat("r", 4097)}, "Unauthorized", nil},
+	{"too long before it is decoded", "query only", envoytest.Request{Path: "/?apikey=" + strings.Repeat("%72", 4096)}, "",
+		[]string{"/?apikey=" + strings.Repeat("%72", 4096), "x-consumer-custom-id: crm-1", "x-consumer-id: uid-robot", "x-credential-identifier: uid-robot-key"}},
+	{"an underscore in the name", "underscore", envoytest.Request{Header: []string{"api_key: one"}}, "", alice},
+	{"a dash in its place", "underscore", envoytest.Request{Header: []string{"api-key: one"}}, "No API key found in request", nil},
 	{"a preflight needs a key", "default", envoytest.Request{Method: "OPTIONS", Header: []string{"origin: https://a.test", "access-control-request-method: GET"}}, "No API key found in request", nil},
 	{"HEAD is no preflight", "no preflight", envoytest.Request{Method: "HEAD"}, "-", nil},
 	{"nor is a claim to be one", "no preflight", envoytest.Request{Method: "POST", Header: []string{"x-http-method-override: OPTIONS"}}, "No API key found in request", nil},
@@ -222,6 +258,14 @@ var requests = []struct {
 	{"a repeated field", "body", envoytest.Request{Method: "POST", Header: []string{form}, Body: "apikey=one&apikey=one"}, "Duplicate API key found", nil},
 	{"JSON", "body", envoytest.Request{Method: "POST", Header: []string{json}, Body: `{"apikey":"one"}`}, "",
 		[]string{"x-consumer-custom-id: crm-4711", "x-consumer-id: uid-alice", "x-consumer-username: alice-user", "x-credential-identifier: uid-alice-1", `body: {"apikey":"one"}`}},
+	{"a form of unknown length", "body", envoytest.Request{Method: "POST", Header: []string{form}, Body: "apikey=one", UnknownLength: true}, "", with(alice, "body: apikey=one")},
+	{"a type in another case", "body", envoytest.Request{Method: "POST", Header: []string{"content-type: Application/JSON"}, Body: `{"apikey":"one"}`}, "", with(alice, `body: {"apikey":"one"}`)},
+	{"JSON, escaped", "body", envoytest.Request{Method: "POST", Header: []string{json}, Body: `{"\u0061pikey":"\u006fne"}`}, "", with(alice, `body: {"\u0061pikey":"\u006fne"}`)},
+	{"an empty field", "body", envoytest.Request{Method: "POST", Header: []string{form}, Body: "apikey=&x=one"}, "No API key found in request", nil},
+	{"JSON, empty", "body", envoytest.Request{Method: "POST", Header: []string{json}, Body: `{"apikey":""}`}, "No API key found in request", nil},
+	{"JSON, null", "body", envoytest.Request{Method: "POST", Header: []string{json}, Body: `{"apikey":null}`}, "No API key found in request", nil},
+	{"JSON, too long", "body", envoytest.Request{Method: "POST", Header: []string{json}, Body: `{"apikey":"` + strings.Repeat("r", 4097) + `"}`}, "Unauthorized", nil},
+	{"JSON that is called so besides", "body", envoytest.Request{Method: "POST", Header: []string{"content-type: text/plain; application/json"}, Body: `{"apikey":"one"}`}, "No API key found in request", nil},
 	{"JSON, nested", "body", envoytest.Request{Method: "POST", Header: []string{json}, Body: `{"a":{"apikey":"one"}}`}, "No API key found in request", nil},
 	{"JSON, no string", "body", envoytest.Request{Method: "POST", Header: []string{json}, Body: `{"apikey":["one"]}`}, "No API key found in request", nil},
 	{"JSON, a list", "body", envoytest.Request{Method: "POST", Header: []string{json}, Body: `["apikey","one"]`}, "No API key found in request", nil},
@@ -256,6 +300,10 @@ var requests = []struct {
 		[]string{"x-anonymous-consumer: true", "x-consumer-id: uid-guest", "x-consumer-username: guest-user"}},
 	{"an unknown key is the anonymous one, and hidden", "anonymous", envoytest.Request{Path: "/?apikey=three"}, "",
 		[]string{"x-anonymous-consumer: true", "x-consumer-id: uid-guest", "x-consumer-username: guest-user"}},
+	{"repeated keys are the anonymous one, and hidden", "anonymous", envoytest.Request{Path: "/?apikey=one&apikey=one", Header: []string{"apikey: one", "apikey: one"}}, "", guest},
+	{"so is one that is too long", "anonymous", envoytest.Request{Header: []string{"apikey: " + strings.Repeat("r", 4097)}}, "", guest},
+	{"and one that has ended", "anonymous", envoytest.Request{Header: []string{"apikey: ended"}}, "", guest},
+	{"HEAD of nobody", "anonymous", envoytest.Request{Method: "HEAD"}, "", guest},
 	{"a key is who it is", "anonymous", envoytest.Request{Header: []string{"apikey: one", "X-Anonymous-Consumer: true"}}, "",
 		[]string{"x-consumer-custom-id: crm-4711", "x-consumer-id: uid-alice", "x-consumer-username: alice-user", "x-credential-identifier: uid-alice-1"}},
 	{"the anonymous one by the name of the object", "by name", envoytest.Request{}, "",
@@ -415,6 +463,19 @@ func TestSeveral(t *testing.T) {
 				})
 			}
 		})
+	}
+}
+
+// What is above the gateway's buffer limit is refused, whether it has a key or not.
+func TestLargeBody(t *testing.T) {
+	envoy := envoytest.Start(t, envoytest.Versions[0], envoytest.Config{Chains: map[string][]part.Part{"body": parts(t, `{"key_in_body":true,"anonymous":"guest"}`)}})
+	for _, body := range []string{"apikey=one&a=" + strings.Repeat("x", 2<<20), strings.Repeat("x", 2<<20)} {
+		if answer := envoy.Gateway("body").Do(t, envoytest.Request{Method: "POST", Header: []string{form}, Body: body}); answer.Status != 413 || answer.Upstream != nil {
+			t.Errorf("status %d %s", answer.Status, answer.Body)
+		}
+	}
+	if answer := envoy.Gateway("body").Do(t, envoytest.Request{Method: "POST", Header: []string{"content-type: text/plain"}, Body: strings.Repeat("x", 2<<20)}); answer.Upstream == nil {
+		t.Errorf("a body that is not searched: status %d %s", answer.Status, answer.Body)
 	}
 }
 
