@@ -14,6 +14,9 @@ for _, name in ipairs(config.algorithms) do
   digests[name] = name:match("^hmac%-(.*)$")
 end
 
+-- Where signatures are, in this order.
+local HEADERS = { "proxy-authorization", "authorization" }
+
 local IS_DATE = { date = true, ["x-date"] = true }
 
 -- parse returns the parameters of a header of scheme hmac: name="value", in any order, each once. nil where it is of
@@ -47,7 +50,7 @@ end
 -- The parameters of a request and the header that has them; or nil, and whether there is such a header at all.
 local function parameters_of(handle)
   local any = false
-  for _, name in ipairs({ "proxy-authorization", "authorization" }) do
+  for _, name in ipairs(HEADERS) do
     local value = pdk.header(handle, name)
     local parameters = value and parse(value)
     if parameters then
@@ -58,19 +61,20 @@ local function parameters_of(handle)
   return nil, any
 end
 
--- The names of the headers that are signed, in order; nil where one is repeated, which would make a long text of a
--- short request.
+-- The names of the headers that are signed, in order; nil where one is repeated, in whatever case, which would make a
+-- long text of a short request.
 local function signed_headers(parameters)
-  local names, seen = {}, {}
+  local names, written, seen = {}, {}, {}
   for name in parameters.headers:gmatch("%S+") do
-    if seen[name] then
+    local header = name:lower()
+    if seen[header] then
       return nil
     end
-    seen[name] = true
+    written[name], seen[header] = true, true
     names[#names + 1] = name
   end
   for _, name in ipairs(config.enforced) do
-    if not seen[name] then
+    if not written[name] then
       return nil
     end
   end
@@ -175,10 +179,17 @@ local function identify(handle)
   return known.consumers[credential.consumer], parameters.username
 end
 
+local function is_hmac(value)
+  return value ~= nil and (value:match("%S+") or ""):lower() == "hmac"
+end
+
+-- Where no header counts, those of our scheme go: a signature may be good in a header that is not.
 local function hide(handle)
-  local parameters, name = parameters_of(handle)
-  if parameters then
-    pdk.remove_header(handle, name)
+  local parameters, used = parameters_of(handle)
+  for _, name in ipairs(HEADERS) do
+    if name == used or not parameters and is_hmac(pdk.header(handle, name)) then
+      pdk.remove_header(handle, name)
+    end
   end
 end
 

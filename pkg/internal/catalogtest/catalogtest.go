@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	networking "istio.io/api/networking/v1alpha3"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
@@ -89,4 +90,22 @@ func Services(hosts ...string) builtin.Services {
 		}})
 	}
 	return registry.New(s)
+}
+
+// InOneSecond repeats a try until one has begun and ended in the same second, and fails for the error of that one. So a test
+// can ask for what holds exactly now. Envoy's clock may be some milliseconds behind, so no try begins with a second.
+func InOneSecond(t testing.TB, try func(now time.Time) error) {
+	t.Helper()
+	for {
+		now := time.Now()
+		if now.Nanosecond() < int(100*time.Millisecond) {
+			continue
+		}
+		if err := try(now); time.Now().Unix() == now.Unix() {
+			if err != nil {
+				t.Error(err)
+			}
+			return
+		}
+	}
 }
