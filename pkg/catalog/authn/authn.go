@@ -28,14 +28,17 @@ func Source(handler string) string {
 // under which key a credential is found and what else its entry holds.
 func Table(c *builtin.Credentials, entry func(builtin.Credential) (key string, fields config.Value)) part.Shared {
 	var consumers []any
-	position := map[string]int{}
+	// By more than the id: an object in a file may have been copied with its uid, and is somebody else all the same.
+	type person struct{ id, name, username, customID string }
+	position := map[person]int{}
 	credentials := make(map[string]any, len(c.All))
 	for _, credential := range c.All {
-		at, listed := position[credential.Consumer.ID]
+		who := person{credential.Consumer.ID, credential.Consumer.Name, credential.Consumer.Username, credential.Consumer.CustomID}
+		at, listed := position[who]
 		if !listed {
 			consumers = append(consumers, map[string]any(Consumer(credential.Consumer)))
 			at = len(consumers)
-			position[credential.Consumer.ID] = at
+			position[who] = at
 		}
 		key, fields := entry(credential)
 		fields["consumer"] = json.Number(strconv.Itoa(at))

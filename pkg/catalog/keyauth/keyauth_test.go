@@ -466,6 +466,32 @@ func TestSeveral(t *testing.T) {
 	}
 }
 
+// Objects in files may be copies of others with their uids. Each is who it says it is all the same.
+func TestEqualUIDs(t *testing.T) {
+	s := &snapshot.Snapshot{}
+	for _, name := range []string{"alice", "bob"} {
+		s.Consumers = append(s.Consumers, &pluginsv1alpha1.Consumer{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, UID: "copied"},
+			Spec:       pluginsv1alpha1.ConsumerSpec{Username: name, Credentials: []string{name}},
+		})
+		s.Secrets = append(s.Secrets, &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, UID: "copied, too", Labels: map[string]string{pluginsv1alpha1.CredentialLabel: "key-auth"}},
+			Data:       map[string][]byte{"key": []byte("key of " + name)},
+		})
+	}
+	index, findings := consumer.New(s)
+	if len(findings) > 0 {
+		t.Fatal(findings[0])
+	}
+	gateway := envoytest.Run(t, catalogtest.Parts(t, keyauth.Builtin, builtin.Use{Plugin: "key-auth", Namespace: "shop", Consumers: index}, `{}`))
+	for _, name := range []string{"alice", "bob"} {
+		answer := gateway.Get(t, "/", "apikey: key of "+name)
+		if answer.Upstream == nil || answer.Upstream.Value("x-consumer-username") != name {
+			t.Errorf("%s: status %d, upstream %v", name, answer.Status, answer.Upstream)
+		}
+	}
+}
+
 // What is above the gateway's buffer limit is refused, whether it has a key or not.
 func TestLargeBody(t *testing.T) {
 	envoy := envoytest.Start(t, envoytest.Versions[0], envoytest.Config{Chains: map[string][]part.Part{"body": parts(t, `{"key_in_body":true,"anonymous":"guest"}`)}})
