@@ -119,9 +119,10 @@
 //	                                    namespace plugins.istio.io (consumer_id, consumer_username, consumer_custom_id,
 //	                                    consumer_name, groups, credential_id, anonymous, authenticated_by; what it does not have is
 //	                                    "") and the upstream headers X-Consumer-ID, X-Consumer-Custom-ID, X-Consumer-Username,
-//	                                    X-Credential-Identifier, X-Anonymous-Consumer. consumer.anonymous = true marks the
-//	                                    anonymous one, which has no credential; request phase. A plugin that decides by the
-//	                                    consumer, such as acl, needs one before it whose source has the words pdk.authenticate
+//	                                    X-Credential-Identifier, X-Anonymous-Consumer; X-Consumer-Groups is removed.
+//	                                    consumer.anonymous = true marks the anonymous one, which has no credential; request phase. A
+//	                                    plugin that decides by the consumer, such as acl, needs one before it whose source has the
+//	                                    words pdk.authenticate
 //	pdk.clear_identity(handle)          removes these headers and X-Consumer-Groups, which a client may have sent, unless a
 //	                                    plugin of this request has already authenticated; also such as X_Consumer_ID, which
 //	                                    upstreams may take for them; request phase

@@ -67,6 +67,7 @@ function identity.authenticate(handle, consumer, credential_id, plugin)
     authenticated_by = plugin,
   }
   local headers = handle:headers()
+  headers:remove(GROUPS_HEADER) -- of who was established before
   for field, name in pairs(HEADERS) do
     local value = fields[field]
     if field == "anonymous" then
