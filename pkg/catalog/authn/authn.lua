@@ -3,15 +3,19 @@
 local authn = {}
 
 -- request makes a plugin's request function. identify(handle) returns the consumer and the credential's id, or nil and
--- what is wrong, which refuse(handle, problem) tells the client. hide(handle), if there is one, removes the credential.
+-- what is wrong, which refuse(handle, problem) tells the client. hide(handle), if there is one, removes the credential,
+-- also where nobody asks for it: the upstream is not to see it.
 function authn.request(config, plugin, identify, refuse, hide)
+  hide = hide or function() end
   return function(handle)
     if config.preflight == false and pdk.header(handle, ":method") == "OPTIONS" then
       pdk.clear_identity(handle) -- pdk.authenticate does it otherwise
+      hide(handle)
       return
     end
     local earlier = config.anonymous and pdk.consumer(handle)
     if earlier and not earlier.anonymous then
+      hide(handle)
       return -- an earlier plugin has authenticated, and one is enough
     end
     local consumer, detail = identify(handle)
@@ -19,9 +23,7 @@ function authn.request(config, plugin, identify, refuse, hide)
       refuse(handle, detail)
       error("refuse returned") -- it must not: nobody is authenticated
     end
-    if hide then
-      hide(handle)
-    end
+    hide(handle)
     if consumer then
       pdk.authenticate(handle, consumer, detail, plugin)
     else
