@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	jwtauthnv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/jwt_authn/v3"
@@ -42,12 +43,15 @@ func ofIssuers(use builtin.Use, s settings, chunk config.Value) ([]part.Part, []
 	header, claims := "x-istio-plugins-jwt-"+id, "istio-plugins-"+id
 	filter := &jwtauthnv3.JwtAuthentication{Providers: map[string]*jwtauthnv3.JwtProvider{}}
 	anyOf := &jwtauthnv3.JwtRequirementOrList{}
-	var failures []string
+	var failures, payloads []string
 	var problems []builtin.Problem
 	state := part.Stateless
 	for i, issuer := range s.Issuers {
 		failed := fmt.Sprintf("%s-failed-%d", claims, i)
 		failures = append(failures, failed)
+		if issuer.ForwardPayloadHeader != "" {
+			payloads = append(payloads, strings.ToLower(issuer.ForwardPayloadHeader))
+		}
 		p := &jwtauthnv3.JwtProvider{
 			Issuer:                 issuer.Issuer,
 			Audiences:              issuer.Audiences,
@@ -83,6 +87,7 @@ func ofIssuers(use builtin.Use, s settings, chunk config.Value) ([]part.Part, []
 	chunk["header"] = header
 	chunk["claims"] = claims
 	chunk["failures"] = authn.List(failures)
+	chunk["payloads"] = authn.List(payloads)
 	if s.Realm != "" {
 		chunk["challenge"] = authn.Challenge("Bearer", s.Realm)
 	}

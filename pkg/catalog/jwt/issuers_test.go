@@ -46,6 +46,9 @@ func issuerRequests() []requestCase {
 	valid, second := of(""), of(`,"jti":"2"`)
 	others := raw("RS256", otherRSA, `{"alg":"RS256","kid":"other"}`, `{"iss":"https://other.test"}`)
 	const form = "Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections"
+	own := func(header, claims string) envoytest.Request { return with(raw("RS256", rsaKey, header, claims)) }
+	const unparsed, unverified = "Jwt payload is an invalid JSON", "Jwt verification fails"
+	const integer, positive = "Jwt payload [%s] field is not an integer", "Jwt payload [%s] field is not a positive 64 bit integer"
 	cases := []requestCase{
 		{"no token", "default", envoytest.Request{}, "Unauthorized", nil},
 		{"another scheme", "default", envoytest.Request{Header: []string{"authorization: Basic " + valid}}, "Unauthorized", nil},
@@ -61,6 +64,14 @@ func issuerRequests() []requestCase {
 		{"a second audience", "default", with(raw("RS256", rsaKey, `{"alg":"RS256"}`, `{"iss":"https://issuer.test","aud":["x","pay"]}`)), "", nil},
 		{"a wrong audience", "default", with(raw("RS256", rsaKey, `{"alg":"RS256"}`, `{"iss":"https://issuer.test","aud":"x"}`)), "Audiences in Jwt are not allowed", nil},
 		{"no audience", "default", with(raw("RS256", rsaKey, `{"alg":"RS256"}`, `{"iss":"https://issuer.test"}`)), "Audiences in Jwt are not allowed", nil},
+		{"a number among audiences", "default", own(`{"alg":"RS256"}`, `{"iss":"https://issuer.test","aud":[1,"shop"]}`), "Jwt payload [aud] field is not a string or string list", nil},
+		{"an audience in another case", "default", own(`{"alg":"RS256"}`, `{"iss":"https://issuer.test","aud":"Shop"}`), "Audiences in Jwt are not allowed", nil},
+		{"an audience as a URL", "default", own(`{"alg":"RS256"}`, `{"iss":"https://issuer.test","aud":"https://shop/"}`), "", nil},
+		{"an audience that is longer", "default", own(`{"alg":"RS256"}`, `{"iss":"https://issuer.test","aud":"https://shop/x"}`), "Audiences in Jwt are not allowed", nil},
+		{"an issuer with a slash", "default", own(`{"alg":"RS256"}`, `{"iss":"https://issuer.test/","aud":"shop"}`), "Jwt issuer is not configured", nil},
+		{"a second iss", "default", with(of(`,"iss":"https://other.test"`)), unparsed, nil},
+		{"a key that the token brings", "default", with(raw("RS256", otherRSA, `{"alg":"RS256","jwk":`+jwk("", &otherRSA.PublicKey)+`}`, `{"iss":"https://issuer.test","aud":"shop"}`)), unverified, nil},
+		{"a place of keys that the token names", "default", with(raw("RS256", otherRSA, `{"alg":"RS256","jku":"http://keys.test/","x5u":"http://keys.test/"}`, `{"iss":"https://issuer.test","aud":"shop"}`)), unverified, nil},
 		{"an unknown issuer", "default", with(raw("RS256", rsaKey, `{"alg":"RS256"}`, `{"iss":"https://evil.test","aud":"shop"}`)), "Jwt issuer is not configured", nil},
 		{"no issuer", "default", with(raw("RS256", rsaKey, `{"alg":"RS256"}`, `{"aud":"shop"}`)), "Jwt issuer is not configured", nil},
 		{"the key of the other issuer", "default", with(raw("RS256", otherRSA, `{"alg":"RS256"}`, `{"iss":"https://issuer.test","aud":"shop"}`)), "Jwt verification fails", nil},
@@ -72,10 +83,26 @@ func issuerRequests() []requestCase {
 		{"nOnE", "default", with(raw("HS256", "", `{"alg":"nOnE"}`, `{"iss":"https://issuer.test","aud":"shop"}`)), "Jwt header [alg] is not supported", nil},
 		{"HS256 with the RSA key's PEM as secret", "default", with(raw("HS256", publicPEM(&rsaKey.PublicKey), `{"alg":"HS256","kid":"rsa"}`, `{"iss":"https://issuer.test","aud":"shop"}`)), "Jwt verification fails", nil},
 		{"HS256 without a kid", "default", with(raw("HS256", publicPEM(&rsaKey.PublicKey), `{"alg":"HS256"}`, `{"iss":"https://issuer.test","aud":"shop"}`)), "Jwt verification fails", nil},
+		{"None", "default", with(raw("HS256", "", `{"alg":"None"}`, `{"iss":"https://issuer.test","aud":"shop"}`)), "Jwt header [alg] is not supported", nil},
+		{"alg in lower case", "default", own(`{"alg":"rs256"}`, `{"iss":"https://issuer.test","aud":"shop"}`), "Jwt header [alg] is not supported", nil},
+		{"no alg", "default", own(`{"kid":"rsa"}`, `{"iss":"https://issuer.test","aud":"shop"}`), "Jwt header [alg] field is required and must be a string", nil},
+		{"alg a list", "default", own(`{"alg":["RS256"]}`, `{"iss":"https://issuer.test","aud":"shop"}`), "Jwt header [alg] field is required and must be a string", nil},
+		{"alg null", "default", own(`{"alg":null}`, `{"iss":"https://issuer.test","aud":"shop"}`), "Jwt header [alg] field is required and must be a string", nil},
+		{"ES256 by an RSA key's kid", "default", with(raw("ES256", ecKeys["ES256"], `{"alg":"ES256","kid":"rsa"}`, `{"iss":"https://issuer.test","aud":"shop"}`)), unverified, nil},
+		{"an ES256 signature in DER", "default", with(ecSigned("https://issuer.test", asDER)), unverified, nil},
+		{"another key's signature", "default", with(raw("RS256", otherRSA, `{"alg":"RS256"}`, `{"iss":"https://issuer.test","aud":"shop"}`)), unverified, nil},
+		{"unused bits in the last digit", "default", with(spareBits(valid)), unverified, nil},
 		{"a truncated signature", "default", with(truncated(valid)), "Jwt verification fails", nil},
 		{"expired", "default", with(of(`,"exp":` + around(-1))), "Jwt is expired", nil},
 		{"exp now", "default", with(of(`,"exp":` + around(0))), "Jwt is expired", nil},
 		{"expired long ago", "default", with(of(`,"exp":1`)), "Jwt is expired", nil},
+		{"nbf now", "default", with(of(`,"nbf":` + around(0))), "", nil},
+		{"exp a text", "default", with(of(`,"exp":"` + around(60) + `"`)), fmt.Sprintf(integer, "exp"), nil},
+		{"exp null", "default", with(of(`,"exp":null`)), fmt.Sprintf(integer, "exp"), nil},
+		{"exp negative", "default", with(of(`,"exp":-1`)), fmt.Sprintf(positive, "exp"), nil},
+		{"exp endless", "default", with(of(`,"exp":1e300`)), fmt.Sprintf(positive, "exp"), nil},
+		{"nbf a text", "default", with(of(`,"nbf":"1"`)), fmt.Sprintf(integer, "nbf"), nil},
+		{"a second exp", "default", with(of(`,"exp":1,"exp":` + around(60))), unparsed, nil},
 		{"in time", "default", with(of(`,"exp":` + around(60) + `,"nbf":` + around(-1))), "", nil},
 		{"not yet valid", "default", with(of(`,"nbf":` + around(60))), "Jwt not yet valid", nil},
 		{"expired within the skew", "skew", with(of(`,"exp":` + around(-30))), "", nil},
@@ -101,6 +128,9 @@ func issuerRequests() []requestCase {
 		{"so is who has a wrong token", "anonymous", with(valid + "x"), "", guest},
 		{"and who has two", "anonymous", envoytest.Request{Path: "/?jwt=" + second, Header: bearer(valid)}, "", guest},
 		{"a token is a token", "anonymous", with(valid), "", nil},
+	}
+	for name, edit := range badSignatures {
+		cases = append(cases, requestCase{name, "default", with(ecSigned("https://issuer.test", edit)), unverified, nil})
 	}
 	for algorithm, key := range ecKeys {
 		cases = append(cases, requestCase{algorithm, "default", with(raw(algorithm, key, `{"alg":"`+algorithm+`","kid":"`+algorithm+`"}`, `{"iss":"https://issuer.test","aud":"shop"}`)), "", nil})
@@ -146,12 +176,22 @@ func TestIssuers(t *testing.T) {
 			if got := answer.Upstream.Values("x-claims"); len(got) != 1 || string(must(base64.RawURLEncoding.DecodeString(got[0]))) != claims {
 				t.Errorf("the upstream gets x-claims %q", got)
 			}
-			answer = envoy.Gateway("no preflight").Do(t, envoytest.Request{Method: "OPTIONS", Header: []string{"x-claims: forged"}})
-			if got := answer.Upstream.Values("x-claims"); got != nil {
-				t.Errorf("the upstream gets x-claims %q", got)
+			// Nobody's claims, and those of an issuer that has no header for them.
+			others := raw("RS256", otherRSA, `{"alg":"RS256","kid":"other"}`, `{"iss":"https://other.test"}`)
+			forged := []string{"x-claims: forged", "X_Claims: forged", "x.claims: forged", "x-claims: forged again"}
+			for _, c := range []struct{ chain, method, token string }{
+				{"no preflight", "OPTIONS", ""}, {"anonymous", "GET", ""}, {"anonymous", "GET", "a.b.c"}, {"anonymous", "GET", others}, {"default", "GET", others},
+			} {
+				answer := envoy.Gateway(c.chain).Do(t, envoytest.Request{Method: c.method, Header: append(bearer(c.token), forged...)})
+				for _, line := range answer.Upstream.Header {
+					if strings.Contains(line, "claims") || strings.HasPrefix(line, ours) {
+						t.Errorf("%s %s: the upstream gets %s", c.chain, c.method, line)
+					}
+				}
 			}
-			for _, line := range answer.Upstream.Header {
-				if strings.HasPrefix(line, ours) {
+			good := bearer(raw("RS256", rsaKey, `{"alg":"RS256"}`, claims))
+			for _, line := range envoy.Gateway("default").Get(t, "/", append(good, forged...)...).Upstream.Header {
+				if strings.HasSuffix(line, "forged") || strings.HasSuffix(line, "forged again") {
 					t.Errorf("the upstream gets %s", line)
 				}
 			}

@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
@@ -324,6 +325,10 @@ func requests() []requestCase {
 		{"no cookies by default", "default", get("cookie: jwt=" + valid), "Unauthorized", nil},
 		{"a second argument", "everywhere", envoytest.Request{Path: "/?token=" + valid}, "", alice("hs256")},
 		{"a cookie", "everywhere", get("cookie: a=b; session=" + valid), "", alice("hs256")},
+		{"a cookie in a line of its own", "everywhere", get("cookie: a=b", "cookie: session="+valid), "", alice("hs256")},
+		{"a cookie, HTTP/2", "everywhere", envoytest.Request{HTTP2: true, Header: []string{"cookie: a=b", "cookie: session=" + valid}}, "", alice("hs256")},
+		{"a cookie in quotes", "everywhere", get(`cookie: session="` + valid + `"`), "Bad token; invalid JSON", nil},
+		{"repeated, the first one counts", "everywhere", get("x-token: Bearer "+valid, "x-token: Bearer "+second), "", alice("hs256")},
 		{"an empty cookie", "everywhere", get("cookie: session="), "Unauthorized", nil},
 		{"the name of a cookie is exact", "everywhere", get("cookie: Session=" + valid), "Unauthorized", nil},
 		{"another header", "everywhere", get("x-token: Bearer " + valid), "", alice("hs256")},
@@ -386,6 +391,19 @@ func requests() []requestCase {
 		{"a PS256 signature that says RS256", "default", with(raw("PS256", rsaKey, `{"alg":"RS256"}`, `{"iss":"rs256"}`)), "Invalid signature", nil},
 		{"duplicate alg, the last one wins", "default", with(signedHead(`{"alg":"none","alg":"HS256"}`)), "", alice("hs256")},
 		{"duplicate alg, none last", "default", with(signedHead(`{"alg":"HS256","alg":"none"}`)), "Bad token; invalid alg", nil},
+		{"a place of keys in the header is not asked", "default", with(raw("RS256", otherRSA, `{"alg":"RS256","jku":"http://keys.test/","x5u":"http://keys.test/"}`, `{"iss":"rs256"}`)), "Invalid signature", nil},
+		{"a certificate in the header is not used", "default", with(raw("RS256", otherRSA, `{"alg":"RS256","x5c":["`+base64.StdEncoding.EncodeToString(must(x509.MarshalPKIXPublicKey(&otherRSA.PublicKey)))+`"]}`, `{"iss":"rs256"}`)), "Invalid signature", nil},
+		{"a kid does not choose the key", "default", with(raw("HS256", unicodeSecret, `{"alg":"HS256","kid":"unicode"}`, `{"iss":"hs256"}`)), "Invalid signature", nil},
+		{"none for an RSA key", "default", with(b64(`{"alg":"none"}`) + "." + b64(`{"iss":"rs256"}`) + "."), "Bad token; invalid alg", nil},
+		{"an HS256 signature that says ES256", "default", with(raw("HS256", publicPEM(&ecKeys["ES256"].PublicKey), `{"alg":"ES256"}`, `{"iss":"es256"}`)), "Invalid signature", nil},
+		{"HS256 with the EC key's PEM as secret", "default", with(raw("HS256", publicPEM(&ecKeys["ES256"].PublicKey), `{"alg":"HS256"}`, `{"iss":"es256"}`)), "Invalid algorithm", nil},
+		{"HS256 with the RSA key's modulus as secret", "default", confused(string(rsaKey.N.Bytes())), "Invalid algorithm", nil},
+		{"HS256 with no secret, for an RSA key", "default", confused(""), "Invalid algorithm", nil},
+		{"RS256 against an ES256 credential", "default", with(token("RS256", rsaKey, `{"iss":"es256"}`)), "Invalid algorithm", nil},
+		{"ES384 against an ES256 credential", "default", with(token("ES384", ecKeys["ES384"], `{"iss":"es256"}`)), "Invalid algorithm", nil},
+		{"EdDSA is not supported", "default", with(raw("HS256", "secret", `{"alg":"EdDSA"}`, `{"iss":"hs256"}`)), "Bad token; invalid alg", nil},
+		{"alg with NUL", "default", with(signedHead(`{"alg":"HS256\u0000"}`)), "Bad token; invalid alg", nil},
+		{"the name of a Lua method as alg", "default", with(signedHead(`{"alg":"__index"}`)), "Bad token; invalid alg", nil},
 		{"a key in the header is not used", "default", with(raw("RS256", otherRSA, `{"alg":"RS256","jwk":`+jwk("", &otherRSA.PublicKey)+`}`, `{"iss":"rs256"}`)), "Invalid signature", nil},
 
 		// Signatures.
@@ -398,8 +416,11 @@ func requests() []requestCase {
 		{"an empty signature", "default", with(head + "." + claims + "."), "Invalid signature", nil},
 		{"an empty RS256 signature", "default", with(b64(`{"alg":"RS256"}`) + "." + b64(`{"iss":"rs256"}`) + "."), "Invalid signature", nil},
 		{"an empty ES256 signature", "default", with(b64(`{"alg":"ES256"}`) + "." + b64(`{"iss":"es256"}`) + "."), "Invalid signature", nil},
-		{"r and s zero", "default", with(b64(`{"alg":"ES256"}`) + "." + b64(`{"iss":"es256"}`) + "." + b64(strings.Repeat("\x00", 64))), "Invalid signature", nil},
-		{"an ES256 signature in DER", "default", with(derSigned()), "Invalid signature", nil},
+		{"an ES256 signature in DER", "default", with(ecSigned("es256", asDER)), "Invalid signature", nil},
+		{"an ES256 signature with its other s, which is as good", "default", with(ecSigned("es256", otherS)), "", alice("es256")},
+		{"an RS256 signature with a zero in front", "default", with(rsSigned("\x00", "")), "Invalid signature", nil},
+		{"an RS256 signature with a zero behind", "default", with(rsSigned("", "\x00")), "Invalid signature", nil},
+		{"an RS256 signature of nothing but zeros", "default", with(b64(`{"alg":"RS256"}`) + "." + b64(`{"iss":"rs256"}`) + "." + b64(strings.Repeat("\x00", 256))), "Invalid signature", nil},
 		{"a truncated signature", "default", with(truncated(valid)), "Invalid signature", nil},
 		{"a truncated RS256 signature", "default", with(truncated(token("RS256", rsaKey, `{"iss":"rs256"}`))), "Invalid signature", nil},
 		{"a signature with more behind it", "default", with(valid + "AAAA"), "Invalid signature", nil},
@@ -410,6 +431,7 @@ func requests() []requestCase {
 		{"a dot behind it", "default", with(valid + "."), "Bad token; invalid signature", nil},
 		{"dots behind it", "default", with(valid + ".."), "Bad token; invalid signature", nil},
 		{"four parts", "default", with(valid + "." + signature), "Bad token; invalid signature", nil},
+		{"five parts, as of an encrypted token", "default", with(head + ".." + claims + "." + claims + "." + signature), "Bad token; invalid JSON", nil},
 		{"a dot in front", "default", with("." + valid), "Bad token; invalid JSON", nil},
 		{"two parts", "default", with(head + "." + claims), "Bad token; invalid JSON", nil},
 		{"one part", "default", with(head), "Bad token; invalid JSON", nil},
@@ -490,6 +512,8 @@ func requests() []requestCase {
 		{"not yet valid, beyond the skew", "skew", with(hs(`{"iss":"hs256","exp":` + around(300) + `,"nbf":` + around(200) + `}`)), `{"nbf":"token not valid yet"}`, nil},
 
 		// The rest.
+		{"HTTP/2", "default", envoytest.Request{HTTP2: true, Header: bearer(valid)}, "", alice("hs256")},
+		{"HTTP/2 without", "default", envoytest.Request{HTTP2: true}, "Unauthorized", nil},
 		{"HEAD", "default", envoytest.Request{Method: "HEAD"}, "-", nil},
 		{"HEAD with a token", "default", envoytest.Request{Method: "HEAD", Header: bearer(valid)}, "", alice("hs256")},
 		{"OPTIONS needs a token", "default", envoytest.Request{Method: "OPTIONS"}, "Unauthorized", nil},
@@ -506,6 +530,9 @@ func requests() []requestCase {
 		{"who is not one here", "default", with(hs(`{"iss":"carol"}`)), "No credentials found for given 'iss'", nil},
 		{"a realm, without a token", "realm", envoytest.Request{}, "Unauthorized", nil},
 		{"a realm, with a wrong one", "realm", with("x"), "Bad token; invalid JSON", nil},
+	}
+	for name, edit := range badSignatures {
+		cases = append(cases, requestCase{name, "default", with(ecSigned("es256", edit)), "Invalid signature", nil})
 	}
 	return cases
 }
@@ -536,12 +563,52 @@ func sized(size int) string {
 	}
 }
 
-// derSigned has an ES256 signature as everybody but JSON Web Signatures writes it.
-func derSigned() string {
-	signed := b64(`{"alg":"ES256"}`) + "." + b64(`{"iss":"es256"}`)
-	h := crypto.SHA256.New()
-	h.Write([]byte(signed))
-	return signed + "." + b64(string(must(ecdsa.SignASN1(rand.Reader, ecKeys["ES256"], h.Sum(nil)))))
+// ecSigned is an ES256 token whose signature is edited: r and s go in.
+func ecSigned(issuer string, edit func(r, s []byte) []byte) string {
+	signed := b64(`{"alg":"ES256","kid":"ES256"}`) + "." + b64(`{"iss":"`+issuer+`","aud":"shop"}`)
+	signature := sign("ES256", ecKeys["ES256"], signed)
+	return signed + "." + b64(string(edit(signature[:32], signature[32:])))
+}
+
+// rsSigned is an RS256 token with more bytes around its signature.
+func rsSigned(before, behind string) string {
+	signed := b64(`{"alg":"RS256"}`) + "." + b64(`{"iss":"rs256"}`)
+	return signed + "." + b64(before+string(sign("RS256", rsaKey, signed))+behind)
+}
+
+var (
+	zeros = make([]byte, 32)
+	// order of the curve of ES256: r and s are less.
+	order = elliptic.P256().Params().N.Bytes()
+)
+
+// badSignatures are not r and s, each of 32 bytes and more than nought.
+var badSignatures = map[string]func(r, s []byte) []byte{
+	"r zero":                 func(_, s []byte) []byte { return slices.Concat(zeros, s) },
+	"s zero":                 func(r, _ []byte) []byte { return slices.Concat(r, zeros) },
+	"r and s zero":           func(_, _ []byte) []byte { return slices.Concat(zeros, zeros) },
+	"r of the order":         func(_, s []byte) []byte { return slices.Concat(order, s) },
+	"r and s of the order":   func(_, _ []byte) []byte { return slices.Concat(order, order) },
+	"s and r":                func(r, s []byte) []byte { return slices.Concat(s, r) },
+	"r and s as large as is": func(_, _ []byte) []byte { return slices.Repeat([]byte{0xff}, 64) },
+	"r and s of 33 bytes":    func(r, s []byte) []byte { return slices.Concat(zeros[:1], r, zeros[:1], s) },
+	"r and s of 66 bytes":    func(r, s []byte) []byte { return slices.Concat(zeros, zeros[:2], r, zeros, zeros[:2], s) },
+	"a byte less":            func(r, s []byte) []byte { return slices.Concat(r, s[:31]) },
+	"a byte more":            func(r, s []byte) []byte { return slices.Concat(r, s, zeros[:1]) },
+	"r alone":                func(r, _ []byte) []byte { return r },
+	"one byte":               func(r, _ []byte) []byte { return r[:1] },
+	"twice":                  func(r, s []byte) []byte { return slices.Concat(r, s, r, s) },
+}
+
+// asDER is a signature as everybody but JSON Web Signatures writes it.
+func asDER(r, s []byte) []byte {
+	return must(asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(r), new(big.Int).SetBytes(s)}))
+}
+
+// otherS is the second s that belongs to each r.
+func otherS(r, s []byte) []byte {
+	n := elliptic.P256().Params().N
+	return append(slices.Clone(r), new(big.Int).Sub(n, new(big.Int).SetBytes(s)).FillBytes(make([]byte, 32))...)
 }
 
 // identity is what the upstream sees of headers about who calls.
@@ -679,6 +746,40 @@ func TestTwoInstances(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Times are compared to the second: exp is the first at which a token has expired, nbf the first at which it is valid.
+func TestBoundaries(t *testing.T) {
+	consumers := map[string]string{"0": `{"claims_to_verify":["exp","nbf"]}`, "60": chains["skew"]}
+	issuers := map[string]string{"0": issuerChains["times"], "60": issuers(`,"claims_to_verify":["exp","nbf"],"clock_skew_seconds":60`)}
+	c := envoytest.Config{Chains: map[string][]part.Part{}}
+	for skew, text := range consumers {
+		c.Chains["consumers "+skew], c.Chains["issuers "+skew] = parts(t, text), parts(t, issuers[skew])
+	}
+	catalogtest.OnEachWith(t, c, func(t *testing.T, envoy *envoytest.Envoy) {
+		for _, c := range []struct {
+			skew     string
+			exp, nbf int64
+			status   int
+		}{
+			{"0", 1, 0, 200}, {"0", 0, 0, 401}, {"0", 1, 1, 401},
+			{"60", -59, 60, 200}, {"60", -60, 60, 401}, {"60", -59, 61, 401},
+		} {
+			for _, whose := range []string{"consumers", "issuers"} {
+				catalogtest.InOneSecond(t, func(now time.Time) error {
+					times := fmt.Sprintf(`"exp":%d,"nbf":%d}`, now.Unix()+c.exp, now.Unix()+c.nbf)
+					signed := hs(`{"iss":"hs256",` + times)
+					if whose == "issuers" {
+						signed = raw("RS256", rsaKey, `{"alg":"RS256"}`, `{"iss":"https://issuer.test","aud":"shop",`+times)
+					}
+					if answer := envoy.Gateway(whose+" "+c.skew).Get(t, "/", bearer(signed)...); answer.Status != c.status {
+						return fmt.Errorf("%s, skew %s, exp %+d, nbf %+d: status %d %s", whose, c.skew, c.exp, c.nbf, answer.Status, answer.Body)
+					}
+					return nil
+				})
+			}
+		}
+	})
 }
 
 // renamed are the consumers of a namespace under the name of another.
