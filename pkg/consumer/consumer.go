@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/google/uuid"
 	corev1 "k8s.io/api/core/v1"
@@ -94,6 +95,18 @@ func resolve(c *pluginsv1alpha1.Consumer, secrets map[finding.Object]*corev1.Sec
 			Traffic: "none of its credentials is accepted",
 			Remedy:  "set one of them",
 		}}
+	}
+	for _, field := range []struct{ name, value string }{{"username", c.Spec.Username}, {"custom_id", c.Spec.CustomID}} {
+		if strings.ContainsFunc(field.value, unicode.IsControl) {
+			return nil, []finding.Finding{{
+				Reason:  finding.InvalidObject,
+				Object:  object,
+				Place:   "spec." + field.name,
+				Problem: field.name + " has a control character, such as a line break, which no header can hold",
+				Traffic: "none of its credentials is accepted",
+				Remedy:  "write it in one line, in YAML without `|`",
+			}}
+		}
 	}
 	e := &entry{object: object}
 	groups, findings := specGroups(object, c.Spec.Groups)

@@ -249,6 +249,20 @@ func TestCredentials(t *testing.T) {
 				`error InvalidObject consumer/shop/alice:spec: neither username nor custom_id is set; none of its credentials is accepted; set one of them`,
 			},
 		},
+		{
+			name: "a consumer whom no header can name is refused whole",
+			consumers: []*pluginsv1alpha1.Consumer{
+				{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "alice"}, Spec: pluginsv1alpha1.ConsumerSpec{Username: "alice\n", Credentials: []string{"a1"}}},
+				{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "bob"}, Spec: pluginsv1alpha1.ConsumerSpec{Username: "bob", CustomID: "1\x7f", Credentials: []string{"b1"}}},
+				{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "carol"}, Spec: pluginsv1alpha1.ConsumerSpec{Username: "Cärol, the 1st", Credentials: []string{"c1"}}},
+			},
+			secrets: []*corev1.Secret{secret("a1", "key-auth", "key", "one"), secret("b1", "key-auth", "key", "two"), secret("c1", "key-auth", "key", "three")},
+			keys:    []string{"three=carol"},
+			findings: []string{
+				"error InvalidObject consumer/shop/alice:spec.username: username has a control character, such as a line break, which no header can hold; none of its credentials is accepted; write it in one line, in YAML without `|`",
+				"error InvalidObject consumer/shop/bob:spec.custom_id: custom_id has a control character, such as a line break, which no header can hold; none of its credentials is accepted; write it in one line, in YAML without `|`",
+			},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			index, findings := consumer.New(&snapshot.Snapshot{Consumers: c.consumers, Secrets: c.secrets})
