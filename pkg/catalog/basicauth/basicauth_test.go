@@ -25,7 +25,7 @@ import (
 	"github.com/istio-plugins/istio-plugins/pkg/snapshot"
 )
 
-const colons, unicode = "open: sesame: now", "pässwörd-\xff"
+const colons, unicode = "open: sesame: now", "pässwörd\xff\xfe"
 
 // consumers: alice has two credentials and a custom id, bob one that is no ASCII, guest none, robot no username. carol is of
 // another namespace, and so is her username alice.
@@ -172,6 +172,23 @@ var chains = map[string]string{
 
 func encoded(pair string) string { return base64.StdEncoding.EncodeToString([]byte(pair)) }
 
+// unpadded is the pair in base64, which would end in padding.
+func unpadded(pair string) string {
+	text := strings.TrimRight(encoded(pair), "=")
+	if text == encoded(pair) {
+		panic(pair + " has no padding")
+	}
+	return text
+}
+
+// spareBits is the same pair to a decoder that does not mind what the last digit should leave zero.
+func spareBits(encoded string) string {
+	const digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+	text := strings.TrimRight(encoded, "=")
+	at := len(text) - 1
+	return text[:at] + digits[strings.IndexByte(digits, text[at])+1:][:1] + encoded[len(text):]
+}
+
 // basic is a header line with credentials.
 func basic(username, password string) string {
 	return "authorization: Basic " + encoded(username+":"+password)
@@ -239,11 +256,14 @@ var requests = []struct {
 		with(alice, "authorization: Basic    "+encoded("alice:one"))},
 	{"two values", "default", envoytest.Request{Header: []string{"authorization: Basic " + encoded("alice:one") + " x"}}, nil},
 	{"no base64", "default", envoytest.Request{Header: []string{"authorization: Basic alice:one"}}, nil},
-	{"base64 with a character of another alphabet", "default", envoytest.Request{Header: []string{"authorization: Basic YWxpY2U6b25-"}}, nil},
-	{"base64 without padding", "default", envoytest.Request{Header: []string{"authorization: Basic " + strings.TrimRight(encoded("alice2:"+colons), "=")}},
-		[]string{"authorization: Basic " + strings.TrimRight(encoded("alice2:"+colons), "="), "x-consumer-custom-id: crm-4711", "x-consumer-id: uid-alice", "x-consumer-username: alice-user", "x-credential-identifier: alice2"}},
+	{"base64 in the alphabet of URLs", "default", envoytest.Request{Header: []string{"authorization: Basic " + strings.ReplaceAll(encoded("böb:"+unicode), "/", "_")}}, nil},
+	{"base64 without padding", "default", envoytest.Request{Header: []string{"authorization: Basic " + unpadded("böb:"+unicode)}},
+		[]string{"authorization: Basic " + unpadded("böb:"+unicode), "x-consumer-id: uid-bob", "x-consumer-username: bob-user", "x-credential-identifier: böb"}},
 	{"base64 with too much padding", "default", envoytest.Request{Header: []string{"authorization: Basic " + encoded("alice:one") + "===="}}, nil},
 	{"base64 that is cut", "default", envoytest.Request{Header: []string{"authorization: Basic " + strings.TrimRight(encoded("alice:one"), "=")[:11]}}, nil},
+	{"unused bits in the last digit of base64", "default", envoytest.Request{Header: []string{"authorization: Basic " + spareBits(encoded("böb:"+unicode))}}, nil},
+	{"base64 in percent-encoding", "default", envoytest.Request{Header: []string{"authorization: Basic%20" + encoded("alice:one")}}, nil},
+	{"base64 in parameters", "default", envoytest.Request{Header: []string{`authorization: Basic credentials="` + encoded("alice:one") + `"`}}, nil},
 	{"base64 twice", "default", envoytest.Request{Header: []string{"authorization: Basic " + encoded(encoded("alice:one"))}}, nil},
 
 	{"repeated", "default", envoytest.Request{Header: []string{basic("alice", "one"), basic("alice", "one")}}, nil},
@@ -266,6 +286,8 @@ var requests = []struct {
 	{"OPTIONS with credentials", "default", envoytest.Request{Method: "OPTIONS", Header: []string{basic("alice", "one")}}, with(alice, basic("alice", "one"))},
 	{"HTTP/2", "default", envoytest.Request{HTTP2: true, Header: []string{basic("alice", "one")}}, with(alice, basic("alice", "one"))},
 	{"HTTP/2 without", "default", envoytest.Request{HTTP2: true}, nil},
+	{"HTTP/2, repeated", "default", envoytest.Request{HTTP2: true, Header: []string{basic("alice", "one"), basic("alice", "one")}}, nil},
+	{"HTTP/2, a repeated Proxy-Authorization", "default", envoytest.Request{HTTP2: true, Header: []string{proxy("alice", "one"), proxy("alice", "one")}}, nil},
 
 	{"hidden", "hide", envoytest.Request{Header: []string{basic("alice", "one")}}, alice},
 	{"hidden, in another case", "hide", envoytest.Request{Header: []string{"authorization: basic " + encoded("alice:one")}}, alice},
@@ -277,6 +299,12 @@ var requests = []struct {
 	{"so is who fails, and what failed is hidden", "anonymous", envoytest.Request{Header: []string{basic("alice", "two")}}, guest},
 	{"a malformed one is hidden, too", "anonymous", envoytest.Request{Header: []string{"authorization: Basic"}}, guest},
 	{"repeated ones are hidden, too", "anonymous", envoytest.Request{Header: []string{proxy("alice", "one"), proxy("alice", "one")}}, guest},
+	{"too long ones are hidden, too", "anonymous", envoytest.Request{Header: []string{basic("robot", strings.Repeat("r", 6139))}}, guest},
+	{"and those behind another scheme", "anonymous", envoytest.Request{Header: []string{"authorization: Bearer x", basic("alice", "one")}}, guest},
+	{"and those before another scheme", "anonymous", envoytest.Request{Header: []string{basic("alice", "one"), "authorization: Bearer x"}}, guest},
+	{"a scheme that begins so stays", "anonymous", envoytest.Request{Header: []string{"authorization: Basically x"}}, with(guest, "authorization: Basically x")},
+	{"a parameter that is called so stays", "anonymous", envoytest.Request{Header: []string{`authorization: Digest a="b", basic="c"`}}, with(guest, `authorization: Digest a="b", basic="c"`)},
+	{"HEAD of nobody", "anonymous", envoytest.Request{Method: "HEAD"}, guest},
 	{"a token of another scheme is not", "anonymous", envoytest.Request{Header: []string{"authorization: Bearer x"}}, with(guest, "authorization: Bearer x")},
 	{"who has credentials is not anonymous", "anonymous", envoytest.Request{Header: []string{basic("alice", "one"), "X-Anonymous-Consumer: true"}}, alice},
 	{"the anonymous one by the name of the object", "by name", envoytest.Request{}, guest},

@@ -56,11 +56,12 @@ local function refuse(handle)
   authn.unauthorized(config)(handle, "Unauthorized")
 end
 
--- A token of another scheme is not ours to hide: another plugin or the upstream may want it.
+-- A token of another scheme is not ours to hide: another plugin or the upstream may want it. Envoy may have joined it with
+-- credentials by a comma, and then both go.
 local function hide(handle)
   local name = credentials_header(handle)
   for _, value in ipairs(name and pdk.headers(handle, name) or {}) do
-    if value:lower():find("^%s*basic%f[^%a]") then
+    if ("," .. value:lower() .. " "):find(",%s*basic%s") then
       pdk.remove_header(handle, name)
       return
     end
