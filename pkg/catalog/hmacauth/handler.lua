@@ -179,15 +179,16 @@ local function identify(handle)
   return known.consumers[credential.consumer], parameters.username
 end
 
-local function is_hmac(value)
-  return value ~= nil and (value:match("%S+") or ""):lower() == "hmac"
+-- Envoy may have joined several headers by a comma.
+local function has_signature(value)
+  return value ~= nil and ("," .. value:lower() .. " "):find(",%s*hmac%s") ~= nil
 end
 
 -- Where no header counts, those of our scheme go: a signature may be good in a header that is not.
 local function hide(handle)
   local parameters, used = parameters_of(handle)
   for _, name in ipairs(HEADERS) do
-    if name == used or not parameters and is_hmac(pdk.header(handle, name)) then
+    if name == used or not parameters and has_signature(pdk.header(handle, name)) then
       pdk.remove_header(handle, name)
     end
   end

@@ -376,6 +376,7 @@ func requests() []requestCase {
 		{"so is who has no date, and it is hidden", "anonymous", get("authorization: " + dated), "", guest},
 		{"what cannot be read is hidden, too", "anonymous", with(dated + ","), "", guest},
 		{"in both headers", "anonymous", get(date, "proxy-authorization: HMAC x", "authorization: "+dated+" x"), "", guest},
+		{"what stands behind another scheme is hidden, too", "anonymous", get(date, "authorization: Bearer x", "authorization: "+dated), "", guest},
 		{"another scheme stays", "anonymous", with("Basic YTpi"), "", guest},
 		{"another scheme beside a signature stays", "hide", get(date, "proxy-authorization: Basic YTpi", "authorization: "+dated), "", alice},
 		{"a signature is who it is", "anonymous", with(dated), "", alice},
