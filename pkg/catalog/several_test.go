@@ -1,7 +1,9 @@
 package catalog_test
 
 import (
+	"crypto/ed25519"
 	"crypto/hmac"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
@@ -170,6 +172,54 @@ func TestSeveralPlugins(t *testing.T) {
 			t.Fatalf("OPTIONS: status %d %s", got.Status, got.Body)
 		}
 		seesNone(t, "OPTIONS", got.Upstream)
+	})
+}
+
+// Whom an issuer vouches for is no Consumer, so acl knows nothing of them, whatever they may be a member of; they may be
+// Consumers by another plugin.
+func TestGroupsOfNoConsumer(t *testing.T) {
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encode := base64.RawURLEncoding.EncodeToString
+	issuers := `issuers: [{issuer: i, jwks: {keys: [{kty: OKP, crv: Ed25519, x: "` + encode(public) + `"}]}}]`
+	text := encode([]byte(`{"alg":"EdDSA"}`)) + "." + encode([]byte(`{"iss":"i","groups":["keys"]}`))
+	token := "authorization: Bearer " + text + "." + encode(ed25519.Sign(private, []byte(text)))
+	consumers := people(t)
+	chains := map[string][]part.Part{
+		"none":      chainOf(t, consumers, `jwt {`+issuers+`}`),
+		"allow":     chainOf(t, consumers, `jwt {`+issuers+`}`, `acl {allow: [keys]}`),
+		"deny":      chainOf(t, consumers, `jwt {`+issuers+`}`, `acl {deny: [basics]}`),
+		"anonymous": chainOf(t, consumers, `jwt {anonymous: guest, `+issuers+`}`, `acl {allow: [guests]}`),
+		"and":       chainOf(t, consumers, `jwt {`+issuers+`}`, `key-auth {}`, `acl {allow: [keys]}`),
+		"or":        chainOf(t, consumers, `jwt {anonymous: guest, `+issuers+`}`, `key-auth {anonymous: guest}`, `acl {allow: [keys]}`),
+	}
+	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
+		for _, c := range []struct {
+			chain  string
+			header []string
+			status int
+			groups string
+		}{
+			{"none", []string{token}, 200, ""},
+			{"allow", []string{token, "x-consumer-id: uid-key", "x-consumer-groups: keys"}, 401, ""},
+			{"deny", []string{token}, 401, ""},
+			{"anonymous", []string{token}, 401, ""},
+			{"anonymous", nil, 200, "guests"},
+			{"and", []string{token, "apikey: secret"}, 200, "keys"},
+			{"and", []string{token}, 401, ""},
+			{"or", []string{"apikey: secret"}, 200, "keys"},
+			{"or", []string{token, "apikey: secret"}, 401, ""},
+			{"or", nil, 403, ""},
+		} {
+			got := envoy.Gateway(c.chain).Get(t, "/", c.header...)
+			if got.Status != c.status || (got.Upstream != nil) != (c.status == 200) {
+				t.Errorf("%s, %.20q: status %d %s, want %d", c.chain, c.header, got.Status, got.Body, c.status)
+			} else if got.Upstream != nil && got.Upstream.Value("x-consumer-groups") != c.groups {
+				t.Errorf("%s, %.20q: the upstream sees %v", c.chain, c.header, got.Upstream.Header)
+			}
+		}
 	})
 }
 

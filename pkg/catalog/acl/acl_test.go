@@ -112,6 +112,9 @@ func TestRequests(t *testing.T) {
 		"no anonymous":             chain(t, `{"anonymous":"guest"}`, `{"allow":["staff"]}`),
 		"anonymous without groups": chain(t, `{"anonymous":"carla"}`, `{"deny":["staff"]}`),
 		"no preflight":             chain(t, `{"run_on_preflight":false}`, `{"deny":["x"]}`),
+		"begins":                   chain(t, `{}`, `{"allow":["staf","staffs","staff "]}`),
+		"list":                     chain(t, `{}`, `{"allow":["Buyers admins staff"]}`),
+		"method":                   chain(t, `{}`, `{"allow":["__index","1"]}`),
 		"alone":                    chain(t, `{}`, `{"deny":["x"]}`)[1:],
 	}
 	for _, version := range envoytest.Versions {
@@ -120,6 +123,7 @@ func TestRequests(t *testing.T) {
 			for _, c := range []struct {
 				name, chain, key string
 				method           string
+				http2            bool
 				header           []string
 				status           int
 				groups           string
@@ -154,13 +158,20 @@ func TestRequests(t *testing.T) {
 				{name: "two keys, and an anonymous one", chain: "no anonymous", key: "anna", header: []string{"apikey: anna"}, status: 403},
 				{name: "OPTIONS is asked for, too", chain: "allow", key: "ben", method: "OPTIONS", status: 403},
 				{name: "HEAD", chain: "allow", key: "ben", method: "HEAD", status: 403},
+				{name: "HEAD of the group", chain: "allow", key: "anna", method: "HEAD", status: 200, groups: allAnnas},
+				{name: "OPTIONS of the group", chain: "allow", key: "anna", method: "OPTIONS", status: 200, groups: allAnnas},
+				{name: "HTTP/2", chain: "allow", key: "ben", http2: true, header: []string{"x-consumer-groups: staff"}, status: 403},
+				{name: "HTTP/2, of the group", chain: "allow", key: "anna", http2: true, header: []string{"x-consumer-groups: root"}, status: 200, groups: allAnnas},
+				{name: "a group that begins so", chain: "begins", key: "anna", status: 403},
+				{name: "a group in a list", chain: "list", key: "anna", status: 403},
+				{name: "the name of a Lua method", chain: "method", key: "carla", status: 403},
 			} {
 				t.Run(c.name, func(t *testing.T) {
 					header := c.header
 					if c.key != "" {
 						header = append(slices.Clone(header), "apikey: "+c.key)
 					}
-					answer := envoy.Gateway(c.chain).Do(t, envoytest.Request{Method: c.method, Header: header})
+					answer := envoy.Gateway(c.chain).Do(t, envoytest.Request{Method: c.method, HTTP2: c.http2, Header: header})
 					if answer.Status != c.status {
 						t.Fatalf("status %d %s, want %d", answer.Status, answer.Body, c.status)
 					}
