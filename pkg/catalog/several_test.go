@@ -42,7 +42,10 @@ func people(t *testing.T) *consumer.Index {
 		if data != nil {
 			kind := map[string]string{"key": "key-auth", "basic": "basic-auth", "jwt": "jwt", "hmac": "hmac-auth"}[name]
 			c.Spec.Credentials = []string{name}
-			secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, Labels: map[string]string{pluginsv1alpha1.CredentialLabel: kind}}, Data: map[string][]byte{}}
+			secret := &corev1.Secret{
+				ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, UID: types.UID("uid-of-" + name), Labels: map[string]string{pluginsv1alpha1.CredentialLabel: kind}},
+				Data:       map[string][]byte{},
+			}
 			for k, v := range data {
 				secret.Data[k] = []byte(v)
 			}
@@ -172,6 +175,32 @@ func TestSeveralPlugins(t *testing.T) {
 			t.Fatalf("OPTIONS: status %d %s", got.Status, got.Body)
 		}
 		seesNone(t, "OPTIONS", got.Upstream)
+	})
+}
+
+// What the upstream is told in headers, later filters and access logs find in dynamic metadata.
+func TestMetadata(t *testing.T) {
+	consumers := people(t)
+	c := envoytest.Config{Chains: map[string][]part.Part{}, AccessLog: "by"}
+	for _, field := range []string{"authenticated_by", "consumer_id", "consumer_username", "consumer_name", "consumer_custom_id", "credential_id", "groups", "anonymous"} {
+		c.AccessLog += " %DYNAMIC_METADATA(plugins.istio.io:" + field + ")%"
+	}
+	for name, plugin := range map[string]string{"key": "key-auth", "basic": "basic-auth", "jwt": "jwt", "hmac": "hmac-auth"} {
+		c.Chains[name] = chainOf(t, consumers, plugin+` {anonymous: guest}`)
+	}
+	catalogtest.OnEachWith(t, c, func(t *testing.T, envoy *envoytest.Envoy) {
+		for name, line := range map[string]string{
+			"key":   `by key-auth uid-key key key  uid-of-key ["keys"] false`,
+			"basic": `by basic-auth uid-basic basic basic  basic ["basics"] false`,
+			"jwt":   `by jwt uid-jwt jwt jwt  jwt ["jwts"] false`,
+			"hmac":  `by hmac-auth uid-hmac hmac hmac  hmac ["hmacs"] false`,
+		} {
+			envoy.Gateway(name).Do(t, login("secret", name))
+			envoy.WaitLog(t, line)
+			envoy.Gateway(name).Do(t, login("wrong", name))
+			plugin := strings.Fields(line)[1]
+			envoy.WaitLog(t, "by "+plugin+` uid-guest guest guest   ["guests"] true`)
+		}
 	})
 }
 

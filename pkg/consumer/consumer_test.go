@@ -310,6 +310,36 @@ func TestTTL(t *testing.T) {
 	}
 }
 
+// What must be unique is what a client says first.
+func TestConflictsOfEachType(t *testing.T) {
+	for kind, c := range map[string]struct{ unique, other string }{
+		"key-auth": {"key", "ttl"}, "basic-auth": {"username", "password"}, "hmac-auth": {"username", "secret"}, "jwt": {"key", "secret"},
+	} {
+		of := func(name, unique, other string) *corev1.Secret {
+			return created(secret(name, kind, c.unique, unique, c.other, other), 1)
+		}
+		usable := func(secrets ...*corev1.Secret) (int, []string) {
+			index, findings := consumer.New(&snapshot.Snapshot{Consumers: []*pluginsv1alpha1.Consumer{user("alice", "a"), user("bob", "b")}, Secrets: secrets})
+			credentials, _ := index.In("shop", nil, kind)
+			var problems []string
+			for _, f := range findings {
+				problems = append(problems, string(f.Reason)+": "+f.Problem)
+			}
+			return len(credentials.All), problems
+		}
+		if n, findings := usable(of("a", "one", "1"), of("b", "two", "1")); n != 2 || findings != nil {
+			t.Errorf("%s: %d of two are usable, %v", kind, n, findings)
+		}
+		want := []string{
+			fmt.Sprintf(`CredentialConflict: Secret "a" has the same %s as that of bob (Secret "b")`, c.unique),
+			fmt.Sprintf(`CredentialConflict: Secret "b" has the same %s as that of alice (Secret "a")`, c.unique),
+		}
+		if n, findings := usable(of("a", "one", "1"), of("b", "one", "2")); n != 0 || !slices.Equal(findings, want) {
+			t.Errorf("%s: %d of two that are equal are usable, %v", kind, n, findings)
+		}
+	}
+}
+
 func TestFindingsNeverHoldValues(t *testing.T) {
 	const value = "v4lue-never-shown"
 	for _, kind := range []string{"acl", "basic-auth", "hmac-auth", "jwt", "key-auth", "unknown"} {
