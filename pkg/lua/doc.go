@@ -150,6 +150,8 @@
 //	                                    that was used last is surely kept
 //	cache:get(key)                      value, or nil; a key is a string or a number
 //	cache:set(key, value, seconds)      keeps any value but nil, which forgets the key; for so many seconds if they are given
+//	pdk.trim(text)                      the text without white space at its ends. A pattern such as "^%s*(.-)%s*$" takes seconds
+//	                                    where a client sends a header of blanks
 //	pdk.base64.encode(text), decode(text), encode_url(text), decode_url(text)
 //	                                    encode pads, encode_url does not; decode takes both and is nil where it is no base64
 //	pdk.hex.encode(text), decode(text)  lower-case hex digits; decode takes both cases and is nil where it is no hex

@@ -43,6 +43,9 @@ func TestPDKReadsTheRequest(t *testing.T) {
 		{`pdk.cookie(handle, "b")`, "", "x=y", []string{"cookie: a=1;b=x=y"}},
 		{`pdk.cookie(handle, "b")`, "", "2", []string{"cookie: a=1", "cookie: b=2"}},
 		{`pdk.cookie(handle, "b")`, "", "", []string{"cookie: b="}},
+		{`pdk.cookie(handle, "b")`, "", "x y", []string{"cookie: a=1;\t b \t=  x y ; c=2"}},
+		// Blanks must not make it look at the others again and again: this would not end.
+		{`pdk.cookie(handle, "b")`, "", "2", []string{"cookie: a;" + strings.Repeat(" ", 40_000) + ";b=2"}},
 		{`pdk.cookie(handle, "b")`, "", "nil", []string{"cookie: bb=1; ab=2; b"}},
 		{`pdk.cookie(handle, "b")`, "", "nil", nil},
 		{`#pdk.request_id(handle)`, "", "36", nil},

@@ -151,8 +151,8 @@ var library embed.FS
 // modules are the files of the library in the order in which they load: a later one may use an earlier one. Each is a
 // chunk that gets the table of the modules before it and returns itself.
 var modules = []string{
-	"url", "base64", "hex", "padding", "sha1", "sha256", "sha512", "equal", "uuid", "date", "ip", "cache", "json", "report", "hmac", "stream",
-	"identity", "call", "harden", "sandbox", "chain", "dispatch",
+	"url", "trim", "base64", "hex", "padding", "sha1", "sha256", "sha512", "equal", "uuid", "date", "ip", "cache", "json", "report", "hmac",
+	"stream", "identity", "call", "harden", "sandbox", "chain", "dispatch",
 }
 
 // programHeader is the first line of a filter's source.

@@ -36,7 +36,7 @@ const checkInEnvoy = `
 local failures, count = {}, 0
 local check = {load = function() return {
 	base64 = pdk.base64, date = pdk.date, equal = pdk.equal, hex = pdk.hex, hmac = pdk.hmac, ip = pdk.ip,
-	sha1 = pdk.sha1, sha256 = pdk.sha256, sha512 = {sha384 = pdk.sha384, sha512 = pdk.sha512},
+	trim = pdk.trim, sha1 = pdk.sha1, sha256 = pdk.sha256, sha512 = {sha384 = pdk.sha384, sha512 = pdk.sha512},
 	url = {decode = pdk.url.decode, encode = pdk.url.encode, parse = pdk.url.parse, query = pdk.query},
 } end}
 function check.equal(got, want, what)
@@ -51,7 +51,7 @@ function dofile() return check end
 
 // TestModulesInEnvoy runs the same checks as plugins of the Envoys, whose LuaJIT is another one.
 func TestModulesInEnvoy(t *testing.T) {
-	names := []string{"base64", "date", "digests", "hex", "hmac", "ip", "url"}
+	names := []string{"base64", "date", "digests", "hex", "hmac", "ip", "trim", "url"}
 	chains := make(map[string][]part.Part)
 	for _, name := range names {
 		text, err := os.ReadFile("testdata/" + name + "_test.lua")

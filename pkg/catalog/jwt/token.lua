@@ -18,8 +18,7 @@ end
 local function bearer(value)
   local scheme, rest = value:match("^%s*(%a+)%s+([^,]*)")
   if scheme and scheme:lower() == "bearer" then
-    -- Only if there is a blank at the end: gsub looks for one at each byte of a long token.
-    return rest:find("^%s", -1) and rest:gsub("%s+$", "") or rest
+    return pdk.trim(rest)
   end
 end
 

@@ -117,6 +117,7 @@ local pdk = {
   url = {decode = modules.url.decode, encode = modules.url.encode, parse = modules.url.parse},
   ip = modules.ip,
   cache = modules.cache,
+  trim = modules.trim,
   base64 = modules.base64,
   hex = modules.hex,
   sha1 = modules.sha1,

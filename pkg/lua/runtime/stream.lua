@@ -2,7 +2,7 @@
 -- headers and the like end at every yield.
 
 local modules = ...
-local json, url, report, settings = modules.json, modules.url, modules.report, modules.settings
+local json, url, trim, report, settings = modules.json, modules.url, modules.trim, modules.report, modules.settings
 
 local error, pairs, pcall, tostring, type = error, pairs, pcall, tostring, type
 local find, gmatch, lower, match, sub = string.find, string.gmatch, string.lower, string.match, string.sub
@@ -81,9 +81,9 @@ end
 function pdk.cookie(handle, name)
   for _, line in ipairs(values(handle:headers(), "cookie")) do
     for pair in gmatch(line, "[^;]+") do
-      local n, v = match(pair, "^%s*([^=]-)%s*=%s*(.-)%s*$")
-      if n == name then
-        return v
+      local equals = find(pair, "=", 1, true)
+      if equals and trim(sub(pair, 1, equals - 1)) == name then
+        return trim(sub(pair, equals + 1))
       end
     end
   end
