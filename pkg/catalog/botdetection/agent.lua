@@ -12,7 +12,7 @@ local function ascii(text)
 end
 
 local function request(handle)
-  local agent = table.concat(pdk.headers(handle, "user-agent"), ","):match("^%s*(.-)%s*$")
+  local agent = pdk.trim(table.concat(pdk.headers(handle, "user-agent"), ","))
   if agent ~= "" then
     pdk.set_metadata(handle, config.namespace, config.key, ascii(agent))
   end

@@ -12,7 +12,7 @@ local function request(handle)
   local asked = table.concat(pdk.headers(handle, "accept-encoding"), ",")
   local ours, others = {}, {}
   for item in asked:gmatch("[^,]+") do
-    item = item:match("^%s*(.-)%s*$")
+    item = pdk.trim(item)
     local rank = ranks[item:match("^[^;%s]*")]
     if rank and not ours[rank] then
       ours[rank] = item

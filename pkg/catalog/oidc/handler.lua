@@ -511,8 +511,9 @@ local function hide(handle)
   local kept, hidden = {}, false
   for _, line in ipairs(pdk.headers(handle, "cookie")) do
     for pair in line:gmatch("[^;]+") do
-      pair = pair:match("^%s*(.-)%s*$")
-      if is_own(pair:match("^([^=]-)%s*=") or pair) then
+      pair = pdk.trim(pair)
+      local name = pair:match("^([^=]*)=")
+      if is_own(name and pdk.trim(name) or pair) then
         hidden = true
       else
         kept[#kept + 1] = pair
