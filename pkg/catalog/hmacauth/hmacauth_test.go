@@ -510,6 +510,26 @@ func TestHTTP2(t *testing.T) {
 	}
 }
 
+func TestGRPC(t *testing.T) {
+	gateway := envoytest.Run(t, parts(t, `{}`))
+	date := "date: " + around(0)
+	for message, header := range map[string][]string{
+		"Unauthorized": {date},
+		noDate:         {"authorization: " + signature("date", date)},
+		mismatch:       {date, "authorization: " + by("alice", "hmac-sha256", "date", "AAAA")},
+		"":             {date, "authorization: " + signature("date", date)},
+	} {
+		answer := gateway.Do(t, envoytest.Request{Method: "POST", HTTP2: true, Header: append(header, "content-type: application/grpc")})
+		status := "16"
+		if message == "" {
+			status = ""
+		}
+		if answer.Status != 200 || answer.Header.Get("grpc-status") != status || answer.Header.Get("grpc-message") != message || (answer.Upstream != nil) != (message == "") {
+			t.Errorf("status %d, headers %v, want %q", answer.Status, answer.Header, message)
+		}
+	}
+}
+
 // A date that is exactly as far away as it may be is near enough, one second more is too far.
 func TestSkew(t *testing.T) {
 	for _, version := range envoytest.Versions {
