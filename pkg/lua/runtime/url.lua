@@ -86,8 +86,9 @@ local function parse(text)
     out.path = rest
     return out
   end
-  out.userinfo = match(authority, "^(.*)@[^@]*$")
-  out.host, out.port = host_and_port(match(authority, "[^@]*$"))
+  local userinfo, host = match(authority, "^(.*)@(.*)$")
+  out.userinfo = userinfo
+  out.host, out.port = host_and_port(host or authority)
   out.path = path
   return out.host and out or nil
 end

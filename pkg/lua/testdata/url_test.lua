@@ -61,4 +61,7 @@ for _, wrong in ipairs({"http://a b", "http://a\\b", "http://a/\r\n", "http://\1
   check.equal(url.parse(wrong), nil, "no URL: " .. wrong)
 end
 check.equal(url.parse(nil), nil, "nil is no URL")
+-- It would not end within a day if the end of a userinfo were looked for from each of its bytes.
+check.equal(url.parse("//" .. ("a"):rep(2 ^ 23) .. "@b").host, "b", "a long userinfo")
+check.equal(url.parse("//" .. ("a@"):rep(2 ^ 22) .. "b").host, "b", "many userinfos")
 check.finish()
