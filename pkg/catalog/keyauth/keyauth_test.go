@@ -16,6 +16,7 @@ import (
 	pluginsv1alpha1 "github.com/istio-plugins/istio-plugins/pkg/apis/plugins/v1alpha1"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/keyauth"
+	"github.com/istio-plugins/istio-plugins/pkg/config"
 	"github.com/istio-plugins/istio-plugins/pkg/consumer"
 	"github.com/istio-plugins/istio-plugins/pkg/internal/catalogtest"
 	"github.com/istio-plugins/istio-plugins/pkg/internal/envoytest"
@@ -239,6 +240,7 @@ var requests = []struct {
 	{"the argument behind the hundredth", "default", envoytest.Request{Path: "/?" + strings.Repeat("a=b&", 100) + "apikey=one"}, "No API key found in request", nil},
 	{"the header goes before the query", "default", envoytest.Request{Path: "/?apikey=one", Header: []string{"apikey: three"}}, "Unauthorized", nil},
 	{"no search in the body", "default", envoytest.Request{Method: "POST", Header: []string{form}, Body: "apikey=one"}, "No API key found in request", nil},
+	{"an answer is JSON, whatever the client likes", "default", envoytest.Request{Header: []string{"accept: text/html"}}, "No API key found in request", nil},
 	{"HEAD", "default", envoytest.Request{Method: "HEAD"}, "-", nil},
 	{"OPTIONS needs a key", "default", envoytest.Request{Method: "OPTIONS"}, "No API key found in request", nil},
 	{"OPTIONS without a key", "no preflight", envoytest.Request{Method: "OPTIONS", Header: []string{"x-consumer-id: forged", "X-Consumer-Groups: forged"}}, "", nil},
@@ -463,6 +465,31 @@ func TestSeveral(t *testing.T) {
 				})
 			}
 		})
+	}
+}
+
+// A username goes before the name of an object, which somebody else may have.
+func TestAnonymousByUsernameOrName(t *testing.T) {
+	index, findings := consumer.New(&snapshot.Snapshot{Consumers: []*pluginsv1alpha1.Consumer{
+		{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "guest", UID: "uid-named"}, Spec: pluginsv1alpha1.ConsumerSpec{Username: "admin"}},
+		{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "visitor", UID: "uid-called"}, Spec: pluginsv1alpha1.ConsumerSpec{Username: "guest"}},
+		{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "robot", UID: "uid-robot"}, Spec: pluginsv1alpha1.ConsumerSpec{CustomID: "crm-1"}},
+	}})
+	if len(findings) > 0 {
+		t.Fatal(findings[0])
+	}
+	for anonymous, want := range map[string]string{"guest": "uid-called", "admin": "uid-named", "robot": "uid-robot", "crm-1": ""} {
+		parts, problems := catalogtest.Build(t, keyauth.Builtin, builtin.Use{Plugin: "key-auth", Namespace: "shop", Consumers: index}, `{"anonymous":"`+anonymous+`"}`)
+		if (len(problems) > 0) != (want == "") {
+			t.Errorf("%s: %v", anonymous, problems)
+		}
+		if want == "" {
+			continue
+		}
+		got := parts[0].(part.Lua).Config["anonymous"].(config.Value)
+		if got["id"] != want || got["anonymous"] != true {
+			t.Errorf("%s: %v, want %s", anonymous, got, want)
+		}
 	}
 }
 
