@@ -307,6 +307,7 @@ func requests() []requestCase {
 		{"an old x-date beside a good date", "default", get(date, "x-date: "+around(-1000), "authorization: "+dated), noDate, nil},
 		{"an empty x-date beside a good date", "default", get(date, "x-date:", "authorization: "+dated), noDate, nil},
 		{"replayed with a new x-date", "default", get("date: "+around(-1000), "x-date: "+now, "authorization: "+signature("date", "date: "+around(-1000))), noDate, nil},
+		{"replayed with a new x-date, in another case", "default", get("date: "+around(-1000), "x-date: "+now, "authorization: "+signature("Date", "Date: "+around(-1000))), noDate, nil},
 		{"replayed with a new date", "default", get("date: "+now, "authorization: "+signature("date", "date: "+around(-1000))), mismatch, nil},
 		{"replayed with a new date, which was not signed", "default", get(date, "authorization: "+signature("x-a", "x-a:")), "", alice},
 
