@@ -16,8 +16,9 @@ end
 -- left when the named fields are gone, or nil where none of them is there.
 local form, json = {}, {}
 
+-- As many fields as of a query: who sends them is not known yet, and a body has room for half a million.
 function form.parse(text)
-  return pdk.query(text, huge)
+  return pdk.query(text)
 end
 
 -- The arguments of a query or form without those that are named like a key. What is left keeps its bytes.

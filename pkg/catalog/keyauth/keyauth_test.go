@@ -257,6 +257,10 @@ var requests = []struct {
 
 	{"a form", "body", envoytest.Request{Method: "POST", Header: []string{form}, Body: "a=b&apikey=%6fne"}, "",
 		[]string{"x-consumer-custom-id: crm-4711", "x-consumer-id: uid-alice", "x-consumer-username: alice-user", "x-credential-identifier: uid-alice-1", "body: a=b&apikey=%6fne"}},
+	{"the hundredth field", "body", envoytest.Request{Method: "POST", Header: []string{form}, Body: strings.Repeat("a=b&", 99) + "apikey=three"}, "Unauthorized", nil},
+	{"the field behind the hundredth", "body", envoytest.Request{Method: "POST", Header: []string{form}, Body: strings.Repeat("a=b&", 100) + "apikey=one"}, "No API key found in request", nil},
+	{"hidden behind the hundredth field", "hide body", envoytest.Request{Method: "POST", Header: []string{form, "apikey: one"}, Body: strings.Repeat("a&", 100) + "apikey=two"}, "",
+		with(alice, "body: "+strings.TrimSuffix(strings.Repeat("a&", 100), "&"))},
 	{"a repeated field", "body", envoytest.Request{Method: "POST", Header: []string{form}, Body: "apikey=one&apikey=one"}, "Duplicate API key found", nil},
 	{"JSON", "body", envoytest.Request{Method: "POST", Header: []string{json}, Body: `{"apikey":"one"}`}, "",
 		[]string{"x-consumer-custom-id: crm-4711", "x-consumer-id: uid-alice", "x-consumer-username: alice-user", "x-credential-identifier: uid-alice-1", `body: {"apikey":"one"}`}},
