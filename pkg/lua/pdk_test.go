@@ -168,6 +168,37 @@ func TestPDKAnswers(t *testing.T) {
 	})
 }
 
+// TestPDKDropBody: a body is dropped whatever its size is, and whatever other plugins make of it.
+func TestPDKDropBody(t *testing.T) {
+	drops := response("drops", `pdk.drop_body(handle)`)
+	writes := response("writes", `handle:body(true):setBytes("another")`)
+	onEnvoys(t, envoytest.Config{Chains: map[string][]part.Part{
+		"drops":      {tag("a"), drops, tag("c")},
+		"before":     {tag("a"), drops, writes, tag("c")},
+		"behind":     {tag("a"), writes, drops, tag("c")},
+		"in request": {request("drops", `pdk.drop_body(handle)`)},
+	}}, func(t *testing.T, envoy *envoytest.Envoy) {
+		large := strings.Repeat("x", 2<<20)
+		for _, http2 := range []bool{false, true} {
+			for _, c := range []struct{ chain, body string }{{"drops", "x"}, {"drops", large}, {"before", "x"}, {"behind", "x"}} {
+				answer := envoy.Gateway(c.chain).Do(t, envoytest.Request{Method: "POST", Body: c.body, HTTP2: http2})
+				if answer.Status != 200 || answer.Body != "" || ran(answer.Header.Values("x-ran")) != "c a" {
+					t.Errorf("%s, HTTP/2 %v: %d %v %.100q", c.chain, http2, answer.Status, answer.Header, answer.Body)
+				}
+			}
+		}
+		if answer := envoy.Gateway("drops").Get(t, "/", envoytest.EchoStatus+": 204"); answer.Status != 204 || answer.Body != "" {
+			t.Errorf("no body: %+v", answer)
+		}
+		if answer := envoy.Gateway("drops").Do(t, envoytest.Request{Method: "HEAD"}); answer.Status != 200 || answer.Header.Get("content-length") == "" {
+			t.Errorf("HEAD: %+v", answer)
+		}
+		if answer := envoy.Gateway("in request").Get(t, "/"); answer.Status != 500 {
+			t.Errorf("in the request phase: %+v", answer)
+		}
+	})
+}
+
 // TestPDKInTheResponse: what the response phase knows, and how it replaces the answer.
 func TestPDKInTheResponse(t *testing.T) {
 	both := func(request, response string) part.Lua {

@@ -143,19 +143,20 @@ local function is_streaming(handle)
     or pdk.header(handle, ":status") == "101"
 end
 
--- keep saves it for versions of Envoy whose response phase cannot read request headers.
+-- keep saves it for versions of Envoy whose response phase cannot read request headers. That the client sent HEAD is saved
+-- for all: a plugin may change the method, and a body would become part of the client's next answer.
 local function keep(handle)
+  local headers = handle:headers()
+  if headers:get(":method") == "HEAD" then
+    handle:streamInfo():dynamicMetadata():set(REQUEST, "head", true)
+  end
   if handle.requestHeaders then
     return
   end
-  local headers = handle:headers()
   local kept = {id = headers:getAtIndex("x-request-id", 0)}
   local content_type = headers:getAtIndex("content-type", 0)
   if is_grpc_type(content_type) then
     kept.grpc = true
-  end
-  if headers:get(":method") == "HEAD" then
-    kept.head = true
   end
   handle:streamInfo():dynamicMetadata():set(REQUEST, "request", kept)
 end
@@ -190,13 +191,6 @@ function pdk.request_id(handle)
     return kept(handle).id
   end
   return request_header(handle, "x-request-id")
-end
-
-local function is_head(handle)
-  if blind(handle) then
-    return kept(handle).head == true
-  end
-  return request_header(handle, ":method") == "HEAD"
 end
 
 -- Dynamic metadata.
@@ -245,6 +239,10 @@ local function checked_headers(headers)
   return out
 end
 
+local function is_head(handle)
+  return pdk.metadata(handle, REQUEST, "head") == true or not blind(handle) and request_header(handle, ":method") == "HEAD"
+end
+
 local function has_body(status)
   return status ~= 204 and status ~= 304
 end
@@ -286,9 +284,25 @@ local function replace(handle, status, headers, body)
   end
 end
 
--- drain empties a body chunk by chunk, for a stream that must not be buffered. The headers leave at the first chunk.
+-- drop_body is for a body that the client must not get. It is dropped when all functions have run.
+function pdk.drop_body(handle)
+  if not responding[handle] then
+    error("a request keeps its body", 2)
+  elseif not is_head(handle) then
+    handle:headers():remove("content-length")
+  end
+  draining[handle] = true
+end
+
+-- drain empties a body chunk by chunk, for a stream that must not be buffered. The headers leave at the first chunk. A
+-- body that a function has buffered has no chunks any more.
 local function drain(handle, chunks)
-  for chunk in chunks(handle) do
+  local ok, next_chunk = pcall(chunks, handle)
+  if not ok then
+    handle:body():setBytes("")
+    return
+  end
+  for chunk in next_chunk do
     chunk:setBytes("")
   end
 end
