@@ -49,11 +49,15 @@ local function joined(list)
   return concat(texts, "&")
 end
 
--- Encodes anew what a form's client may have left unencoded.
-local function normalized(list)
-  for i, item in ipairs(list) do
-    local value = argument_value(item)
-    list[i] = value and ARGUMENT.make(item.name, value) or {name = item.name, text = pdk.url.encode(item.name)}
+-- The fields of a form, encoded anew: its client may have left unencoded what a query cannot hold.
+local function form(text)
+  local list = {}
+  for i, field in ipairs(pdk.query(text, math.huge)) do
+    if field.value == true then
+      list[i] = {name = field.name, text = pdk.url.encode(field.name)}
+    else
+      list[i] = ARGUMENT.make(field.name, field.value)
+    end
   end
   return list
 end
@@ -108,6 +112,12 @@ local function render(template, values, escape)
   return concat(out)
 end
 
+-- A path without segments that lead upwards, in any form that servers take for one (`..;x`, too): what a client sends must
+-- not leave the place that it is put into.
+local function confined(path)
+  return (gsub(path, "/%.%.?%f[/;%z][^/]*", ""))
+end
+
 local function percent(c)
   return format("%%%02X", byte(c))
 end
@@ -117,7 +127,16 @@ local function path_escape(value)
   return (gsub(value, "[^A-Za-z0-9%-._~/!$&'()*+,;=:@]", percent))
 end
 
+-- An upgrade without a length has no body, and its stream does not end before the upstream has answered. Envoy takes
+-- `upgrade` away from requests that are none.
+local function is_upgrade(handle)
+  return pdk.header(handle, "upgrade") and (pdk.header(handle, "content-length") or "0") == "0"
+end
+
 local function body_text(handle)
+  if is_upgrade(handle) then
+    return
+  end
   local body = handle:body()
   if body and body:length() > 0 then
     return body:getBytes(0, body:length())
@@ -136,7 +155,7 @@ local function form_to_query(handle)
   handle:body():setBytes("")
   pdk.remove_header(handle, "content-type")
   local path, query = pdk.path(handle)
-  local fields = joined(normalized(arguments(text)))
+  local fields = joined(form(text))
   if query and query ~= "" then
     fields = query .. "&" .. fields
   end
@@ -174,7 +193,7 @@ local function set_body(handle, value)
   end
   local new
   if media_type == FORM then
-    new = joined(edit.list(normalized(arguments(text)), config.body, ARGUMENT, value))
+    new = joined(edit.list(form(text), config.body, ARGUMENT, value))
   else
     new = edit.json(text, config.body, function(template)
       return pdk.json.encode(value(template))
@@ -202,15 +221,19 @@ local function request(handle)
   local function value(template)
     return render(template, values)
   end
-  -- A client must not be able to end a header line by what it sends.
-  local function header(template)
+  -- A client must not be able to break the request by what it sends.
+  local function header(template, name)
     local text = render(template, values)
-    return not find(text, "[%z\r\n]") and text or nil
+    return edit.fits(name, text) and text or nil
   end
   if config.uri then
     local path = render(config.uri, values, path_escape)
     local _, query = pdk.path(handle)
-    pdk.set_path(handle, sub(path, 1, 1) == "/" and path or "/" .. path, query)
+    path = sub(path, 1, 1) == "/" and path or "/" .. path
+    if type(config.uri) == "table" then
+      path = confined(path)
+    end
+    pdk.set_path(handle, path ~= "" and path or "/", query)
   end
   set_method(handle)
   edit.headers(handle, config.headers, header)
@@ -222,15 +245,14 @@ end
 -- sent another one would wait for a body, or take the body for the next answer.
 local function response(handle)
   local before = pdk.saved(handle, "before")
-  if not before then
-    return
-  elseif before ~= "HEAD" then
+  if before == "HEAD" then
+    if not pdk.header(handle, "content-encoding") then
+      -- A plugin in front that compresses would make a body of none.
+      pdk.set_header(handle, "content-encoding", "identity")
+    end
+    pdk.drop_body(handle)
+  elseif before then
     pdk.remove_header(handle, "content-length")
-    return
-  end
-  local body = handle:body()
-  if body then
-    body:setBytes("")
   end
 end
 

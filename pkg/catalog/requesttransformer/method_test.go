@@ -6,11 +6,16 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/compression"
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/responsetransformer"
+	"github.com/istio-plugins/istio-plugins/pkg/internal/catalogtest"
 	"github.com/istio-plugins/istio-plugins/pkg/internal/envoytest"
 	"github.com/istio-plugins/istio-plugins/pkg/part"
 )
@@ -26,6 +31,9 @@ func TestMethod(t *testing.T) {
 		"upper case":                    {`{http_method: put}`, post("/", "x"), []string{"PUT /", "content-length: 1", "", "x"}},
 		"a form goes to the query":      {`{http_method: GET}`, post("/p?a=1", "a=é+2&b&c=", form), []string{"GET /p?a=1&a=%C3%A9%202&b&c=", "content-length: 0"}},
 		"where there was none":          {`{http_method: GET}`, post("/p", "a=1", form), []string{"GET /p?a=1", "content-length: 0"}},
+		"HEAD":                          {`{http_method: head}`, post("/p", "a=1", form), []string{"HEAD /p?a=1", "content-length: 0"}},
+		"a form of unknown length":      {`{http_method: GET}`, envoytest.Request{Method: "POST", Header: []string{form}, Body: "a=1", UnknownLength: true}, []string{"GET /?a=1", "content-length: 0"}},
+		"a compressed form stays":       {`{http_method: GET}`, post("/p", "a=1", form, "content-encoding: gzip"), []string{"GET /p", "content-encoding: gzip", "content-length: 3", form, "", "a=1"}},
 		"TRACE":                         {`{http_method: TRACE}`, post("/p", "a=1", form), []string{"TRACE /p?a=1", "content-length: 0"}},
 		"another body stays":            {`{http_method: GET}`, post("/p", "a=1", "content-type: text/plain"), []string{"GET /p", "content-length: 3", "content-type: text/plain", "", "a=1"}},
 		"an empty form":                 {`{http_method: GET}`, envoytest.Request{Method: "POST", Header: []string{form}}, []string{"GET /", "content-length: 0", form}},
@@ -88,4 +96,80 @@ func TestAnswersFitTheClientsMethod(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What a HEAD request gets has no body whatever the answer's size is, what earlier plugins do to the answer, and which plugin
+// answers. On one connection a byte too many would become part of the next answer.
+func TestHeadAsAnotherMethod(t *testing.T) {
+	get, _ := use(t, `{http_method: GET}`)
+	post, _ := use(t, `{http_method: POST}`)
+	compress := catalogtest.Parts(t, compression.Builtin, builtin.Use{Plugin: "compression", Instance: "b"}, `{min_length: 1}`)
+	json := catalogtest.Parts(t, responsetransformer.Builtin, builtin.Use{Plugin: "response"}, `{add: {json: ["a:1"], headers: ["b:1"]}}`)
+	writes := part.Lua{Plugin: "writes", Source: `return {response = function(handle)
+		local body = handle:body()
+		if body then
+			body:setBytes("another body")
+		end
+	end}`}
+	fails := part.Lua{Plugin: "fails", Source: `return {response = function(handle) error("failed") end}`}
+	refuses := part.Lua{Plugin: "refuses", Source: `return {request = function(handle) pdk.fail(handle, 403, "no") end}`}
+	chains := map[string][]part.Part{
+		"alone":               get,
+		"twice":               slices.Concat(get, post),
+		"behind compression":  slices.Concat(compress, get),
+		"behind a change":     slices.Concat(json, get),
+		"behind another body": append([]part.Part{writes}, get...),
+		"behind a failure":    append([]part.Part{fails}, get...),
+		"far behind one":      slices.Concat([]part.Part{fails}, compress, get, compress, []part.Part{writes}),
+		"before a failure":    append(slices.Clone(get), fails),
+		"before a refusal":    append(slices.Clone(get), refuses),
+	}
+	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
+		for chain := range chains {
+			sizes := []int{1, 5000}
+			if chain == "before a refusal" {
+				sizes = []int{0} // a refusal ends the connection where a body was not read
+			}
+			if slices.Contains([]string{"alone", "twice", "behind compression"}, chain) { // the others hold the body
+				sizes = append(sizes, 2<<20)
+			}
+			for _, size := range sizes {
+				t.Run(fmt.Sprintf("%s, %d bytes", chain, size), func(t *testing.T) {
+					body := strings.Repeat("x", size)
+					connection, err := net.Dial("tcp", envoy.Gateway(chain).Address)
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer connection.Close()
+					if err := connection.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+						t.Fatal(err)
+					}
+					status := http.StatusOK
+					if strings.HasSuffix(chain, "refusal") {
+						status = http.StatusForbidden
+					} else if strings.Contains(chain, "failure") || chain == "far behind one" {
+						status = http.StatusInternalServerError
+					}
+					reader := bufio.NewReader(connection)
+					for i := range 3 {
+						fmt.Fprintf(connection, "HEAD / HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\naccept-encoding: gzip\r\n\r\n%s", size, body)
+						a, err := http.ReadResponse(reader, &http.Request{Method: "HEAD"})
+						if err != nil {
+							t.Fatalf("answer %d: %v", i, err)
+						}
+						if a.StatusCode != status || a.Header.Get("content-type") == "" {
+							t.Errorf("answer %d: status %d, header %v", i, a.StatusCode, a.Header)
+						}
+					}
+					if n := reader.Buffered(); n > 0 {
+						t.Errorf("%d bytes behind the last answer", n)
+					}
+					a := envoy.Gateway(chain).Do(t, envoytest.Request{Method: "HEAD", HTTP2: true, Header: []string{"accept-encoding: gzip"}, Body: body})
+					if a.Status != status || a.Body != "" {
+						t.Errorf("HTTP/2: status %d, body %.100q", a.Status, a.Body)
+					}
+				})
+			}
+		}
+	})
 }

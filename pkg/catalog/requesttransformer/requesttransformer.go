@@ -5,6 +5,7 @@ package requesttransformer
 import (
 	_ "embed"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
@@ -96,13 +97,18 @@ func (c *compiler) headers(lists edit.Lists) any {
 func (c *compiler) fields(target string, lists edit.Lists) any {
 	rules, problems := edit.Parse(target, lists)
 	c.problems = append(c.problems, problems...)
-	for _, r := range rules["rename"] {
-		if hasTemplate(r.Value) {
-			c.refuse(r.Path, "a new name cannot be a template")
+	for _, operation := range edit.Operations {
+		for _, r := range rules[operation] {
+			if hasTemplate(r.Name) || operation == "rename" && hasTemplate(r.Value) {
+				c.refuse(r.Path, "a name cannot be a template")
+			}
 		}
 	}
 	return rules.Lua(c.value)
 }
+
+// isHost is what edit.lua takes for one.
+var isHost = regexp.MustCompile(`^[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]+$`)
 
 // authority holds the rules for Host, which is a header of its own kind: every request has exactly one.
 func (c *compiler) authority(rules edit.Rules) edit.Rules {
@@ -119,6 +125,9 @@ func (c *compiler) authority(rules edit.Rules) edit.Rules {
 				continue
 			case r.Name == host:
 				r.Name = authority
+				if !hasTemplate(r.Value) && !isHost.MatchString(r.Value) {
+					c.refuse(r.Path, "%q is no host such as example.com or example.com:8080", r.Value)
+				}
 			case operation == "rename" && r.Value == host:
 				r.Value = authority
 			}
@@ -136,6 +145,11 @@ func (c *compiler) template(path, text string) []piece {
 	pieces, err := parseTemplate(text)
 	if err != nil {
 		c.refuse(path, "%v", err)
+	}
+	for _, p := range pieces {
+		if r := p.reference; r != nil && r.from == "headers" && !edit.Token(r.name) {
+			c.refuse(path, "%q is no header name", r.name)
+		}
 	}
 	return pieces
 }

@@ -27,7 +27,7 @@ type change struct {
 	want []string
 }
 
-// run sends the request of each case through its chain, on each Envoy.
+// run sends the request of each case through its chain, on each Envoy, by HTTP/1 and HTTP/2.
 func run(t *testing.T, cases map[string]change) {
 	chains := map[string][]part.Part{}
 	for name, c := range cases {
@@ -50,10 +50,25 @@ func run(t *testing.T, cases map[string]change) {
 					if d := cmp.Diff(c.want, seen(a.Upstream, c.request.Host != "")); d != "" {
 						t.Errorf("the upstream saw (-want +got):\n%s", d)
 					}
+					c.request.HTTP2 = true
+					a = envoy.Gateway(name).Do(t, c.request)
+					if a.Upstream == nil || a.Upstream.Proto != "HTTP/2.0" {
+						t.Fatalf("HTTP/2: status %d, body %s\n%s", a.Status, a.Body, envoy.Log())
+					}
+					// An empty body has a length in HTTP/1 only.
+					if d := cmp.Diff(without(c.want, empty), without(seen(a.Upstream, c.request.Host != ""), empty)); d != "" {
+						t.Errorf("the upstream saw by HTTP/2 (-want +got):\n%s", d)
+					}
 				})
 			}
 		})
 	}
+}
+
+const empty = "content-length: 0"
+
+func without(lines []string, line string) []string {
+	return slices.DeleteFunc(slices.Clone(lines), func(l string) bool { return l == line })
 }
 
 // seen is a request as a case writes it, without what Envoy and the HTTP client add.
@@ -101,6 +116,13 @@ func TestHeaders(t *testing.T) {
 		"host is not renamed":               {`{rename: {headers: ["Host:x"]}}`, envoytest.Request{Host: "old.test"}, []string{"GET /", "host: old.test"}},
 		"another header becomes the host":   {`{rename: {headers: ["x-host:Host"]}}`, envoytest.Request{Host: "old.test", Header: []string{"x-host: new.test"}}, []string{"GET /", "host: new.test"}},
 		"which is absent":                   {`{rename: {headers: ["x-host:Host"]}}`, envoytest.Request{Host: "old.test"}, []string{"GET /", "host: old.test"}},
+		"of several the first":              {`{rename: {headers: ["x-host:Host"]}}`, envoytest.Request{Host: "old.test", Header: []string{"x-host: [2001:db8::7]:80", "x-host: b.test"}}, []string{"GET /", "host: [2001:db8::7]:80"}},
+		"not one that is no host":           {`{rename: {headers: ["x-host:Host"]}}`, envoytest.Request{Host: "old.test", Header: []string{"x-host: a.test/b"}}, []string{"GET /", "host: old.test"}},
+		"nor an empty one":                  {`{rename: {headers: ["x-host:Host"]}}`, envoytest.Request{Host: "old.test", Header: []string{"x-host:"}}, []string{"GET /", "host: old.test"}},
+		"the host of a template":            {`{replace: {headers: ["host:$(headers.x).test"]}}`, envoytest.Request{Host: "old.test", Header: []string{"x: a"}}, []string{"GET /", "host: a.test", "x: a"}},
+		"not one with a blank":              {`{replace: {headers: ["host:$(headers.x).test"]}}`, envoytest.Request{Host: "old.test", Header: []string{"x: a b"}}, []string{"GET /", "host: old.test", "x: a b"}},
+		"nor with a user":                   {`{replace: {headers: ["host:$(headers.x).test"]}}`, envoytest.Request{Host: "old.test", Header: []string{"x: a@b"}}, []string{"GET /", "host: old.test", "x: a@b"}},
+		"nor none at all":                   {`{replace: {headers: ["host:$(headers.x)"]}}`, envoytest.Request{Host: "old.test"}, []string{"GET /", "host: old.test"}},
 		"a header that Envoy joins":         {`{append: {headers: ["user-agent:b"]}}`, with("user-agent: a"), []string{"GET /", "user-agent: a,b"}},
 		"replace a header that Envoy joins": {`{replace: {headers: ["user-agent:b"]}}`, with("user-agent: a"), []string{"GET /", "user-agent: b"}},
 	})
@@ -140,6 +162,11 @@ func TestURI(t *testing.T) {
 		"a reference alone gets a slash":     {`{replace: {uri: "$(query_params.to or \"/\")"}}`, path("/?to=here"), []string{"GET /here?to=here"}},
 		"or is the path by itself":           {`{replace: {uri: "$(query_params.to)"}}`, path("/?to=%2Fhere"), []string{"GET /here?to=%2Fhere"}},
 		"or is absent":                       {`{replace: {uri: "$(query_params.to)"}}`, path("/x"), []string{"GET /"}},
+		"a client does not lead upwards":     {`{replace: {uri: "/u/$(query_params.id)/x"}}`, path("/?id=../../admin"), []string{"GET /u/admin/x?id=../../admin"}},
+		"nor by what some servers take so":   {`{replace: {uri: "/u/$(query_params.id)"}}`, path("/?id=..;a=b/%252e%252e/.%2f.../..%5cb/..;"), []string{"GET /u/%252e%252e/.../..%5Cb?id=..;a=b/%252e%252e/.%2f.../..%5cb/..;"}},
+		"nor with the help of the config":    {`{replace: {uri: "/u/.$(query_params.id)"}}`, path("/?id=."), []string{"GET /u?id=."}},
+		"nor above everything":               {`{replace: {uri: "$(query_params.id)"}}`, path("/?id=.."), []string{"GET /?id=.."}},
+		"the config alone may":               {`{replace: {uri: "/u/../x"}}`, path("/"), []string{"GET /u/../x"}},
 	})
 }
 
@@ -159,6 +186,7 @@ func TestTemplates(t *testing.T) {
 		"a query argument":             value("t", `$(query_params.q)`, "t: a b"),
 		"one without a value":          value("t", `$(query_params["flag"])`, "t: true"),
 		"an empty one":                 value("t", `<$(query_params.empty or "x")>`, "t: <>"),
+		"the host":                     {`{add: {headers: ["t:$(headers.host)"]}}`, envoytest.Request{Host: "a.test:8080"}, []string{"GET /", "host: a.test:8080", "t: a.test:8080"}},
 		"an empty header":              value("t", `<$(headers.z or "x")>`, "t: <>"),
 		"absent":                       value("t", `<$(headers.none)>`, "t: <>"),
 		"absent, with a default":       value("t", `<$(headers.none or "a b")>`, "t: <a b>"),
@@ -170,6 +198,11 @@ func TestTemplates(t *testing.T) {
 			config:  `{add: {headers: ["t:$(query_params.q)"]}, append: {headers: ["a:$(query_params.q)"]}, replace: {headers: ["r:$(query_params.q)"]}}`,
 			request: envoytest.Request{Path: "/?q=1%0d%0aevil:1", Header: []string{"r: 1"}},
 			want:    []string{"GET /?q=1%0d%0aevil:1", "r: 1"},
+		},
+		"nor do other control characters, which would end the request": {
+			config:  `{add: {headers: ["t:$(query_params.a)", "u:$(query_params.b)", "v:$(query_params.c)"]}}`,
+			request: envoytest.Request{Path: "/?a=%01x&b=x%7f&c=x%09%ffy"},
+			want:    []string{"GET /?a=%01x&b=x%7f&c=x%09%ffy", "v: x\t\xffy"},
 		},
 		"they mean the request as it came": {
 			config:  `{remove: {headers: [a], querystring: [q]}, replace: {uri: "/$(query_params.q)"}, add: {headers: ["t:$(headers.a)"], querystring: ["t:$(query_params.q)$(headers.a)"]}}`,
@@ -214,6 +247,15 @@ func TestJSONBody(t *testing.T) {
 		"no JSON":                          body(`{add: {body: ["a:1"]}}`, `{"b":1`, `{"b":1`),
 		"two values":                       body(`{add: {body: ["a:1"]}}`, `{"b":1}{}`, `{"b":1}{}`),
 		"nested too deeply":                body(`{add: {body: ["a:1"]}}`, `{"b":`+strings.Repeat("[", 70)+strings.Repeat("]", 70)+`}`, `{"b":`+strings.Repeat("[", 70)+strings.Repeat("]", 70)+`}`),
+		"invalid UTF-8":                    body(`{add: {body: ["a:1"]}}`, "{\"b\":\"\xff\"}", "{\"b\":\"\xff\"}"),
+		"a byte order mark":                body(`{add: {body: ["a:1"]}}`, "\ufeff{}", "\ufeff{}"),
+		"half of a surrogate pair":         body(`{add: {body: ["a:1"]}}`, `{"b":"\ud800"}`, `{"b":"\ud800"}`),
+		"an empty key":                     body(`{add: {body: ["a:1"]}}`, `{"":{"":[]}}`, `{"":{"":[]},"a":"1"}`),
+		"a value that is not UTF-8":        {`{add: {body: ["a:$(query_params.q)"]}}`, envoytest.Request{Method: "POST", Path: "/?q=%ff%00", Header: []string{"content-type: application/json"}, Body: `{}`}, []string{"POST /?q=%ff%00", "content-length: 17", "content-type: application/json", "", `{"a":"` + "\ufffd" + `\u0000"}`}},
+		"of unknown length":                {`{add: {body: ["a:1"]}}`, envoytest.Request{Method: "POST", Header: []string{"content-type: application/json"}, Body: `{}`, UnknownLength: true}, []string{"POST /", "content-length: 9", "content-type: application/json", "", `{"a":"1"}`}},
+		"of a GET request":                 {`{add: {body: ["a:1"]}}`, envoytest.Request{Header: []string{"content-type: application/json"}, Body: `{}`}, []string{"GET /", "content-length: 9", "content-type: application/json", "", `{"a":"1"}`}},
+		"gRPC":                             typed("application/grpc+json", `{add: {body: ["a:1"]}}`, `{}`, `{}`),
+		"several types":                    typed("application/json,text/plain", `{add: {body: ["a:1"]}}`, `{}`, `{}`),
 		"nothing changes, no byte does":    body(`{remove: {body: [z]}}`, `{ "a" : 1 }`, `{ "a" : 1 }`),
 		"no body stays none":               body(`{add: {body: ["a:1"]}}`, ``, ``),
 		"a list of headers only":           body(`{add: {headers: ["content-type:x"]}}`, `{ "a" : 1 }`, `{ "a" : 1 }`),
@@ -233,6 +275,8 @@ func TestFormBody(t *testing.T) {
 		"rename":                    typed(form, `{rename: {body: ["a:b"]}}`, "a=x+y&b=2&c", "b=x%20y&c"),
 		"replace":                   typed(form, `{replace: {body: ["a:x y", "none:1"]}}`, "a=1&a=2", "a=x%20y"),
 		"add and append":            typed(form, `{add: {body: ["a:0", "b:2"]}, append: {body: ["a:é"]}}`, "a=1", "a=1&b=2&a=%C3%A9"),
+		"remove all":                typed(form, `{remove: {body: [a]}}`, "a=1", ""),
+		"nothing is no field":       typed(form, `{add: {body: ["b:1"]}}`, "&&a=1&&=&", "a=1&=&b=1"),
 		"it is encoded anew":        typed(form, `{add: {body: ["b:1"]}}`, "a=é+%7e", "a=%C3%A9%20~&b=1"),
 		"no body stays none":        typed(form, `{add: {body: ["b:1"]}}`, "", ""),
 		"type with parameters":      typed(form+";charset=utf-8", `{remove: {body: [a]}}`, "a=1&b=2", "b=2"),
@@ -240,6 +284,26 @@ func TestFormBody(t *testing.T) {
 		"a compressed one is left":  encoded("gzip", "a=1"),
 		"identity is no encoding":   encoded("identity", "a=1&b=1"),
 		"the type after the header": typed("text/plain", `{replace: {headers: ["content-type:`+form+`"]}, add: {body: ["b:1"]}}`, "a=1", "a=1&b=1").sentAs(form),
+	})
+}
+
+// The second of two sees what the first made, and a plugin that refuses sees nothing of what stands behind it.
+func TestTwo(t *testing.T) {
+	first, _ := use(t, `{replace: {uri: /one}, add: {headers: ["x-one:1"], querystring: ["q:1"]}, rename: {body: ["a:b"]}}`)
+	second, _ := use(t, `{replace: {uri: "/$(query_params.q)$(headers.x_one)"}, rename: {headers: ["x-one:x-two"]}, append: {querystring: ["q:2"]}, add: {body: ["a:$(query_params.q)"]}}`)
+	shows := part.Lua{Plugin: "shows", Source: `return {request = function(handle)
+		pdk.exit(handle, 403, {seen = pdk.header(handle, ":path") .. (pdk.header(handle, "x-two") or "")})
+	end}`}
+	chains := map[string][]part.Part{"both": slices.Concat(first, second), "refused": slices.Concat(first, []part.Part{shows}, second)}
+	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
+		r := envoytest.Request{Method: "POST", Path: "/?p", Header: []string{"content-type: application/json"}, Body: `{"a":1}`}
+		want := []string{"POST /11?p&q=1&q=2", "content-length: 15", "content-type: application/json", "x-two: 1", "", `{"b":1,"a":"1"}`}
+		if d := cmp.Diff(want, seen(envoy.Gateway("both").Do(t, r).Upstream, false)); d != "" {
+			t.Errorf("the upstream saw (-want +got):\n%s", d)
+		}
+		if a := envoy.Gateway("refused").Do(t, r); a.Status != 403 || a.Header.Get("seen") != "/one?p&q=1" {
+			t.Errorf("status %d, header %v", a.Status, a.Header)
+		}
 	})
 }
 

@@ -90,7 +90,7 @@ func Headers(rules Rules, framing []string) (Rules, []builtin.Problem) {
 			}
 			for _, name := range names {
 				switch {
-				case !token(name):
+				case !Token(name):
 					refuse(r, "%q is no header name", name)
 				case slices.Contains(framing, name):
 					refuse(r, "%s frames the message and cannot be changed", name)
@@ -99,8 +99,8 @@ func Headers(rules Rules, framing []string) (Rules, []builtin.Problem) {
 			if operation != "remove" && r.Value == "" {
 				refuse(r, "%s has an empty value", r.Name)
 			}
-			if strings.ContainsAny(r.Value, "\r\n\x00") {
-				refuse(r, "a header value cannot hold CR, LF or NUL")
+			if strings.ContainsFunc(r.Value, control) {
+				refuse(r, "a header value cannot hold control characters")
 			}
 			out[operation] = append(out[operation], r)
 		}
@@ -108,8 +108,11 @@ func Headers(rules Rules, framing []string) (Rules, []builtin.Problem) {
 	return out, problems
 }
 
-// token says whether name is a token (RFC 9110 §5.6.2), as header names and methods are.
-func token(name string) bool {
+// control says whether c is a character that no header value can hold; a tab is one that it can.
+func control(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }
+
+// Token says whether name is a token (RFC 9110 §5.6.2), as header names and methods are.
+func Token(name string) bool {
 	const marks = "!#$%&'*+-.^_`|~"
 	return name != "" && !strings.ContainsFunc(name, func(c rune) bool {
 		letter := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'

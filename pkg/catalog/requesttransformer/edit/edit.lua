@@ -22,7 +22,19 @@ function edit.media_type(handle)
   return match(lower(pdk.header(handle, "content-type") or ""), "^%s*([^;%s]+)")
 end
 
+-- Whether a text can be the value of a header: Envoy answers 503 in the place of a request that has another one.
+function edit.fits(name, text)
+  if name == ":authority" then
+    return find(text, "^[%w%-._~%%!$&'()*+,;=:%[%]]+$") ~= nil
+  end
+  return not find(text, "[%z\1-\8\10-\31\127]")
+end
+
+-- A request has one Host.
 local function set_all(handle, name, values)
+  if name == ":authority" then
+    values = {edit.fits(name, values[1]) and values[1] or pdk.header(handle, name)}
+  end
   pdk.set_header(handle, name, values[1])
   for i = 2, #values do
     pdk.add_header(handle, name, values[i])
@@ -41,19 +53,19 @@ function edit.headers(handle, rules, value)
     end
   end
   for _, entry in ipairs(rules.replace) do
-    local new = pdk.header(handle, entry[1]) and value(entry[2])
+    local new = pdk.header(handle, entry[1]) and value(entry[2], entry[1])
     if new then
       pdk.set_header(handle, entry[1], new)
     end
   end
   for _, entry in ipairs(rules.add) do
-    local new = not pdk.header(handle, entry[1]) and value(entry[2])
+    local new = not pdk.header(handle, entry[1]) and value(entry[2], entry[1])
     if new then
       pdk.set_header(handle, entry[1], new)
     end
   end
   for _, entry in ipairs(rules.append) do
-    local new = value(entry[2])
+    local new = value(entry[2], entry[1])
     if new then
       pdk.add_header(handle, entry[1], new)
     end
@@ -73,6 +85,9 @@ local function has(list, name)
 end
 
 local function without(list, name)
+  if not has(list, name) then
+    return list
+  end
   local kept = {}
   for _, item in ipairs(list) do
     if item.name ~= name then
