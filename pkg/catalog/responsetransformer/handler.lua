@@ -14,10 +14,14 @@ local function oversized(handle)
   return length and length > config.max_body_bytes
 end
 
--- Changing the body ends the life of what was fetched before it, so the headers come first. A response without a body
--- (HEAD, 204, 304) has none to change.
+-- Whether there is a JSON body to change. What follows an upgrade (101) is none, whatever its type says.
+local function has_json(handle)
+  return edit.wanted(config.json) and edit.media_type(handle) == "application/json" and pdk.header(handle, ":status") ~= "101"
+end
+
+-- Changing the body ends the life of what was fetched before it, so the headers come first.
 local function response(handle)
-  local json = edit.wanted(config.json) and edit.media_type(handle) == "application/json"
+  local json = has_json(handle)
   edit.headers(handle, config.headers, as_is)
   if not json then
     return
@@ -27,7 +31,13 @@ local function response(handle)
     return
   end
   local body = handle:body()
-  if not body or body:length() == 0 then
+  if not body then
+    -- To HEAD, and by 304: the length is that of a body which would have been changed.
+    if pdk.header(handle, "content-length") ~= "0" then
+      pdk.remove_header(handle, "content-length")
+    end
+    return
+  elseif body:length() == 0 then
     return
   end
   local new = edit.json(body:getBytes(0, body:length()), config.json, as_is)

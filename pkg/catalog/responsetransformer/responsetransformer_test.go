@@ -33,7 +33,7 @@ type change struct {
 	want []string
 }
 
-// run sends a request for the answer of each case through its chain, on each Envoy.
+// run sends a request for the answer of each case through its chain, on each Envoy, by HTTP/1 and HTTP/2.
 func run(t *testing.T, cases map[string]change) {
 	chains := map[string][]part.Part{}
 	for name, c := range cases {
@@ -49,9 +49,11 @@ func run(t *testing.T, cases map[string]change) {
 			envoy := envoytest.Start(t, version, envoytest.Config{Chains: chains})
 			for name, c := range cases {
 				t.Run(name, func(t *testing.T) {
-					a := envoy.Gateway(name).Do(t, c.request())
-					if d := cmp.Diff(c.want, seen(a)); d != "" {
-						t.Errorf("the client saw (-want +got):\n%s", d)
+					r := c.request()
+					for _, r.HTTP2 = range []bool{false, true} {
+						if d := cmp.Diff(c.want, seen(envoy.Gateway(name).Do(t, r))); d != "" {
+							t.Errorf("HTTP/2 %v: the client saw (-want +got):\n%s", r.HTTP2, d)
+						}
 					}
 				})
 			}
@@ -81,7 +83,8 @@ func seen(a *envoytest.Answer) []string {
 	var out []string
 	for name, values := range a.Header {
 		name = strings.ToLower(name)
-		if slices.Contains([]string{"date", "server", "x-envoy-upstream-service-time", "content-length"}, name) {
+		if slices.Contains([]string{"date", "server", "x-envoy-upstream-service-time", "content-length"}, name) ||
+			name == "content-type" && a.Status == http.StatusNotModified { // the upstream sends it by HTTP/2 only
 			continue
 		}
 		for _, v := range values {
@@ -118,6 +121,7 @@ func TestHeaders(t *testing.T) {
 		"replace leaves one line":      headers(`{replace: {headers: ["A:x:y", "none:z"]}}`, lines("a: 1", "a: 2"), lines("a: x:y", "content-type: t")),
 		"add what is absent":           headers(`{add: {headers: ["a:x", "b:y"]}}`, lines("b: 1"), lines("a: x", "b: 1", "content-type: t")),
 		"append is another line":       headers(`{append: {headers: ["set-cookie:b=2", "a:1"]}}`, lines("set-cookie: a=1"), lines("a: 1", "content-type: t", "set-cookie: a=1", "set-cookie: b=2")),
+		"what is absent is appended":   headers(`{append: {headers: ["a:1", "a:é"]}}`, nil, lines("a: 1", "a: é", "content-type: t")),
 		"the content type":             headers(`{replace: {headers: ["Content-Type:x"]}}`, nil, lines("content-type: x")),
 		"the order is Kong's":          headers(`{append: {headers: ["a:5"]}, add: {headers: ["a:4", "b:4"]}, replace: {headers: ["a:3", "b:3"]}, rename: {headers: ["x:b"]}, remove: {headers: [a]}}`, lines("a: 1", "x: 1"), lines("a: 4", "a: 5", "b: 3", "content-type: t")),
 	})
@@ -148,6 +152,11 @@ func TestJSON(t *testing.T) {
 		"a list at the root":           body(`{add: {json: ["a:1"]}}`, `[{}]`, `[{}]`),
 		"a scalar":                     body(`{add: {json: ["a:1"]}}`, `true`, `true`),
 		"no JSON":                      body(`{add: {json: ["a:1"]}}`, `{"b":`, `{"b":`),
+		"two values":                   body(`{add: {json: ["a:1"]}}`, `{}{}`, `{}{}`),
+		"nested too deeply":            body(`{add: {json: ["a:1"]}}`, `{"b":`+strings.Repeat("[", 70)+strings.Repeat("]", 70)+`}`, `{"b":`+strings.Repeat("[", 70)+strings.Repeat("]", 70)+`}`),
+		"invalid UTF-8":                body(`{add: {json: ["a:1"]}}`, "{\"b\":\"\xff\"}", "{\"b\":\"\xff\"}"),
+		"duplicate keys":               body(`{replace: {json: ["a:x"]}}`, `{"a":1,"b":2,"a":3}`, `{"a":"x","b":2}`),
+		"append to an object":          body(`{append: {json: ["a:2"]}}`, `{"a":{"b":1}}`, `{"a":{"b":1}}`),
 		"nothing changes, no byte":     body(`{remove: {json: [z]}}`, `{ "a" : 1 }`, `{ "a" : 1 }`),
 		"order of operations":          body(`{append: {json: ["a:5"]}, add: {json: ["a:4"]}, replace: {json: ["b:3"]}, rename: {json: ["x:b"]}, remove: {json: [a]}}`, `{"a":1,"x":1}`, `{"b":"3","a":["4","5"]}`),
 		"a type with parameters":       as("Application/JSON;charset=utf-8", `{"a":"1"}`),
@@ -156,6 +165,7 @@ func TestJSON(t *testing.T) {
 		"gRPC":                         as("application/grpc+json", `{}`),
 		"an error of the upstream":     {config: `{add: {json: ["a:1"]}}`, status: "502", want: []string{"Bad Gateway", jsonType, "", `{"a":"1"}`}},
 		"HEAD":                         {config: `{add: {json: ["a:1"], headers: ["b:2"]}}`, method: "HEAD", want: []string{"b: 2", jsonType}},
+		"behind another status":        {config: `{add: {json: ["a:1"]}}`, status: "103", want: []string{jsonType, "", `{"a":"1"}`}},
 		"204":                          {config: `{add: {json: ["a:1"], headers: ["b:2"]}}`, status: "204", want: []string{"No Content", "b: 2", jsonType}},
 		"304":                          {config: `{add: {json: ["a:1"], headers: ["b:2"]}}`, status: "304", want: []string{"Not Modified", "b: 2"}},
 		"the type before the headers":  {config: `{replace: {headers: ["content-type:x"]}, add: {json: ["a:1"]}}`, want: []string{"content-type: x", "", `{"a":"1"}`}},
@@ -196,6 +206,81 @@ return {
 	}
 }
 
+// The answer to HEAD has no body to change, and no length that a changed body would not have. The default of max_body_bytes is
+// half a mebibyte.
+func TestLengths(t *testing.T) {
+	cases := map[string]struct {
+		config, contentType, length string
+		want, skipped               string
+	}{
+		"a body to be changed":   {`{add: {json: ["a:1"]}}`, "application/json", "2", "", ""},
+		"an empty one":           {`{add: {json: ["a:1"]}}`, "application/json", "0", "0", ""},
+		"as large as may be":     {`{add: {json: ["a:1"]}}`, "application/json", "524288", "", ""},
+		"one that is too large":  {`{add: {json: ["a:1"]}}`, "application/json", "524289", "524289", "response-transformer"},
+		"one of another type":    {`{add: {json: ["a:1"]}}`, "text/plain", "2", "2", ""},
+		"no rules for the body":  {`{add: {headers: ["a:1"]}}`, "application/json", "2", "2", ""},
+		"larger than is allowed": {`{add: {json: ["a:1"]}, max_body_bytes: 0}`, "application/json", "1", "1", "response-transformer"},
+	}
+	chains := map[string][]part.Part{}
+	for name, c := range cases {
+		chains[name], _ = use(t, c.config)
+	}
+	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
+		for name, c := range cases {
+			t.Run(name, func(t *testing.T) {
+				r := envoytest.Request{Method: "HEAD", Header: []string{envoytest.EchoHeader + ": content-type: " + c.contentType, envoytest.EchoHeader + ": content-length: " + c.length}}
+				for _, r.HTTP2 = range []bool{false, true} {
+					a := envoy.Gateway(name).Do(t, r)
+					if got := a.Header.Get("content-length"); a.Status != 200 || got != c.want || a.Header.Get("x-plugin-skipped") != c.skipped {
+						t.Errorf("HTTP/2 %v: status %d, length %q, header %v", r.HTTP2, a.Status, got, a.Header)
+					}
+				}
+			})
+		}
+	})
+}
+
+// Trailers come behind a changed body where they can: HTTP/1 has none behind one of known length.
+func TestTrailers(t *testing.T) {
+	changes, _ := use(t, `{add: {json: ["a:1"], headers: ["x-end:1"]}, remove: {json: [b]}}`)
+	catalogtest.OnEach(t, map[string][]part.Part{"chain": changes}, func(t *testing.T, envoy *envoytest.Envoy) {
+		for _, c := range []struct {
+			http2         bool
+			body, trailer string
+		}{{true, `{"b":1}`, "yes"}, {true, `[]`, "yes"}, {false, `{"b":1}`, ""}, {false, `[]`, "yes"}} {
+			a := envoy.Gateway("chain").Do(t, envoytest.Request{HTTP2: c.http2, Header: []string{
+				envoytest.EchoBody + ": " + c.body, envoytest.EchoHeader + ": " + jsonType, envoytest.EchoTrailer + ": x-end: yes",
+			}})
+			if want := strings.ReplaceAll(c.body, `"b"`, `"a"`); a.Trailer.Get("x-end") != c.trailer || strings.ReplaceAll(a.Body, `"1"`, "1") != want {
+				t.Errorf("%+v: body %s, trailer %v", c, a.Body, a.Trailer)
+			}
+		}
+	})
+}
+
+// The gateway says itself what it is, after all plugins.
+func TestServer(t *testing.T) {
+	changes, _ := use(t, `{remove: {headers: [date]}, replace: {headers: ["server:mine", "connection:close"]}, append: {headers: ["server:mine"]}}`)
+	catalogtest.OnEach(t, map[string][]part.Part{"chain": changes}, func(t *testing.T, envoy *envoytest.Envoy) {
+		a := envoy.Gateway("chain").Get(t, "/", envoytest.EchoHeader+": server: theirs")
+		if got := a.Header.Values("server"); !slices.Equal(got, []string{"envoy"}) || a.Header.Get("connection") != "" || a.Header.Get("date") == "" {
+			t.Errorf("header %v", a.Header)
+		}
+	})
+}
+
+// Two of them in a chain both change the answer, the later first.
+func TestTwo(t *testing.T) {
+	first, _ := use(t, `{rename: {headers: ["b:c"], json: ["b:c"]}, add: {headers: ["a:first"]}}`)
+	second, _ := use(t, `{add: {headers: ["a:second", "b:second"], json: ["b:second"]}}`)
+	catalogtest.OnEach(t, map[string][]part.Part{"chain": append(first, second...)}, func(t *testing.T, envoy *envoytest.Envoy) {
+		want := []string{"a: second", "c: second", jsonType, "", `{"c":"second"}`}
+		if d := cmp.Diff(want, seen(envoy.Gateway("chain").Do(t, change{}.request()))); d != "" {
+			t.Errorf("the client saw (-want +got):\n%s", d)
+		}
+	})
+}
+
 // A body of unknown length is held as far as Envoy can; a streamed one that is not to be changed is not held.
 func TestLargeBody(t *testing.T) {
 	changes, _ := use(t, `{add: {json: ["a:1"]}}`)
@@ -234,6 +319,7 @@ func TestConfig(t *testing.T) {
 		"the status":                    {`{remove: {headers: [":status"]}}`, []string{`remove.headers[0]: ":status" is no header name`}},
 		"framing":                       {`{remove: {headers: [Content-Length]}, rename: {headers: ["a:Transfer-Encoding"]}}`, []string{"remove.headers[0]: content-length frames the message and cannot be changed", "rename.headers[0]: transfer-encoding frames the message and cannot be changed"}},
 		"a line break":                  {`{append: {headers: ["a:b\nc: d"]}}`, []string{"append.headers[0]: a header value cannot hold control characters"}},
+		"a control character":           {`{add: {headers: ["a:\x01"]}}`, []string{"add.headers[0]: a header value cannot hold control characters"}},
 		"no number":                     {`{add: {json: ["a:x", "b:1"], json_types: [number, number]}}`, []string{`warning add.json[0]: "x" is no number, the entry is left out`}},
 		"more types than entries":       {`{append: {json: ["a:1"], json_types: [number, string]}}`, []string{"warning append.json_types: has 2 types for the 1 entries of append.json"}},
 		"an unknown type":               {`{add: {json: ["a:1"], json_types: [int]}}`, []string{`add.json_types[0]: "int" is not allowed, allowed are "boolean", "number", "string"`}},
