@@ -28,7 +28,7 @@ end
 
 local function arguments(text)
   local shown, redacted = {}, false
-  for _, argument in ipairs(pdk.query(text or "")) do
+  for _, argument in ipairs(pdk.query(text, math.huge)) do
     collect(shown, argument.name, show(argument.name, argument.value))
     redacted = redacted or secret[argument.name:lower()]
   end
@@ -63,10 +63,16 @@ local function redact(value)
   return value, redacted
 end
 
+-- Whether what follows is no body, or one that does not end before the upstream has answered. An upgrade without a length
+-- has none, and Envoy takes `upgrade` away from requests that are none.
+local function is_stream(handle)
+  return pdk.is_grpc(handle) or pdk.header(handle, "upgrade") and (pdk.header(handle, "content-length") or "0") == "0"
+end
+
 -- The body as it is and, for a form or JSON, what it says.
 local function body(handle)
   local content_type = (pdk.header(handle, "content-type") or ""):match("^%s*([^;%s]*)"):lower()
-  if pdk.is_grpc(handle) then
+  if is_stream(handle) then
     return nil, nil
   end
   local buffer = handle:body()
@@ -108,7 +114,12 @@ local function echo(handle)
     matched_route = pdk.route(handle),
   }
   answer.request.raw_body, answer.request.body = body(handle)
-  pdk.exit(handle, config.status, { ["content-type"] = "application/json; charset=utf-8" }, pdk.json.encode(answer))
+  local text = pdk.json.encode(answer)
+  if not text then -- a body that is nested too deeply to be part of something
+    answer.request.body = nil
+    text = pdk.json.encode(answer)
+  end
+  pdk.exit(handle, config.status, { ["content-type"] = "application/json; charset=utf-8" }, text)
 end
 
 -- Whether the request has the header or the argument that asks for the answer.
@@ -118,7 +129,7 @@ local function triggered(handle)
     return true
   end
   local _, query = pdk.path(handle)
-  for _, argument in ipairs(query and pdk.query(query) or {}) do
+  for _, argument in ipairs(pdk.query(query, math.huge)) do
     if argument.name == name then
       return true
     end

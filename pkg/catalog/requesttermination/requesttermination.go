@@ -28,7 +28,7 @@ var Builtin = &builtin.Builtin{
 type settings struct {
 	StatusCode  int     `json:"status_code"`
 	Message     *string `json:"message"`
-	Body        string  `json:"body"`
+	Body        *string `json:"body"`
 	ContentType string  `json:"content_type"`
 	Echo        bool    `json:"echo"`
 }
@@ -56,30 +56,34 @@ func build(use builtin.Use, c config.Value) ([]part.Part, []builtin.Problem) {
 		}
 	}
 	switch message, has := messages[s.StatusCode]; {
-	case s.Body != "":
-		chunk["body"], chunk["content_type"] = s.Body, "application/json; charset=utf-8"
+	case present(s.Body):
+		chunk["body"], chunk["content_type"] = *s.Body, "application/json; charset=utf-8"
 		if s.ContentType != "" {
 			chunk["content_type"] = s.ContentType
 		}
 	case s.Message != nil:
 		chunk["message"] = *s.Message
+	case s.Body != nil && !s.Echo:
+		// No message either: the answer is empty.
 	case has:
 		chunk["message"] = message
 	}
 	return []part.Part{part.Lua{Plugin: use.Plugin, Source: handler, Config: chunk, FailOpen: use.FailOpen}}, nil
 }
 
+func present(text *string) bool { return text != nil && *text != "" }
+
 // check has the rules across fields. An empty text counts as absent, as in Kong.
 func check(s settings) []builtin.Problem {
 	var problems []builtin.Problem
 	add := func(path, message string) { problems = append(problems, builtin.Problem{Path: path, Message: message}) }
-	if s.Message != nil && *s.Message != "" && (s.Body != "" || s.ContentType != "") {
+	if present(s.Message) && (present(s.Body) || s.ContentType != "") {
 		add("message", "cannot be used with body or content_type")
 	}
-	if s.ContentType != "" && s.Body == "" {
+	if s.ContentType != "" && !present(s.Body) {
 		add("content_type", "needs body")
 	}
-	if s.Echo && s.Body != "" {
+	if s.Echo && present(s.Body) {
 		add("echo", "cannot be used with body")
 	}
 	return problems

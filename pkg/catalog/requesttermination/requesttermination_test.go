@@ -3,6 +3,7 @@ package requesttermination_test
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -46,6 +47,13 @@ func TestConfig(t *testing.T) {
 		{`{"content_type":"text/plain"}`, []string{"content_type: needs body"}},
 		{`{"content_type":"text/plain\r\nx: y","body":"b"}`, []string{`content_type: "text/plain\r\nx: y" does not match ^[\x20-\x7e]*$`}},
 		{`{"echo":true,"body":"b"}`, []string{"echo: cannot be used with body"}},
+		{`{"message":"","content_type":"text/plain","body":""}`, []string{"content_type: needs body"}},
+		{`{"trigger":""}`, []string{`trigger: "" is no valid http header name`}},
+		{`{"trigger":":path"}`, []string{`trigger: ":path" is no valid http header name`}},
+		{`{"status_code":200.5}`, []string{"status_code: must be an integer, not a number"}},
+		{`{"echo":"yes"}`, []string{"echo: must be a boolean, not a string"}},
+		{`{"redact":[""]}`, []string{"redact[0]: must not be shorter than 1 characters"}},
+		{`{"redact":"apikey"}`, []string{"redact: must be a list, not a string"}},
 		{`{"trigger":"a b"}`, []string{`trigger: "a b" is no valid http header name`}},
 		{`{"statuscode":1}`, []string{`statuscode: unknown field, did you mean "status_code"?`}},
 	} {
@@ -73,6 +81,11 @@ func TestAnswers(t *testing.T) {
 		"message":      `{"status_code":418,"message":"Schluß: \"now\"\n"}`,
 		"body":         `{"status_code":200,"body":"<p>ü</p>","content_type":"text/html"}`,
 		"body as JSON": `{"status_code":200,"body":"[1]"}`,
+		"200":          `{"status_code":200}`,
+		"599":          `{"status_code":599}`,
+		"no body":      `{"body":""}`,
+		"no message":   `{"message":""}`,
+		"either empty": `{"message":"m","body":""}`,
 		"204":          `{"status_code":204,"body":"x"}`,
 		"304":          `{"status_code":304,"message":"x"}`,
 		"trigger":      `{"trigger":"X-Stop"}`,
@@ -84,6 +97,7 @@ func TestAnswers(t *testing.T) {
 			for name, json := range chains {
 				c.Chains[name] = parts(t, json)
 			}
+			c.Chains["twice"] = slices.Concat(parts(t, `{"trigger":"a","status_code":404}`), parts(t, `{"trigger":"b"}`))
 			withCORS, _ := build(t, cors.Builtin, `{}`)
 			c.Chains["cors"] = append(withCORS, c.Chains["default"]...)
 			envoy := envoytest.Start(t, version, c)
@@ -101,6 +115,11 @@ func TestAnswers(t *testing.T) {
 				{"500", "500", envoytest.Request{}, 500, `{"message":"An unexpected error occurred"}`, jsonType},
 				{"502", "502", envoytest.Request{}, 502, `{"message":"Bad Gateway"}`, jsonType},
 				{"a status without message", "418", envoytest.Request{}, 418, "", ""},
+				{"the least status", "200", envoytest.Request{}, 200, "", ""},
+				{"the largest status", "599", envoytest.Request{}, 599, "", ""},
+				{"an empty body", "no body", envoytest.Request{}, 503, "", ""},
+				{"an empty message", "no message", envoytest.Request{}, 503, `{"message":""}`, jsonType},
+				{"a message and an empty body", "either empty", envoytest.Request{}, 503, `{"message":"m"}`, jsonType},
 				{"a message", "message", envoytest.Request{}, 418, `{"message":"Schluß: \"now\"\n"}`, jsonType},
 				{"a body", "body", envoytest.Request{}, 200, "<p>ü</p>", "text/html"},
 				{"a body is JSON by default", "body as JSON", envoytest.Request{}, 200, "[1]", jsonType},
@@ -115,30 +134,44 @@ func TestAnswers(t *testing.T) {
 				{"trigger by argument without value", "lower", envoytest.Request{Path: "/?stop"}, 503, `{"message":"Service unavailable"}`, jsonType},
 				{"trigger by encoded argument", "lower", envoytest.Request{Path: "/?st%6Fp="}, 503, `{"message":"Service unavailable"}`, jsonType},
 				{"an argument in another case is no trigger", "trigger", envoytest.Request{Path: "/?x-stop=1"}, passed, "", ""},
+				{"trigger by the last of many arguments", "lower", envoytest.Request{Path: "/?" + strings.Repeat("a&", 200) + "stop"}, 503, `{"message":"Service unavailable"}`, jsonType},
+				{"a trigger in the body is none", "lower", envoytest.Request{Method: "POST", Body: "stop=1", Header: []string{"content-type: application/x-www-form-urlencoded"}}, passed, "", ""},
+				{"the first of two", "twice", envoytest.Request{Path: "/?a&b"}, 404, `{"message":"Not found"}`, jsonType},
+				{"the second of two", "twice", envoytest.Request{Path: "/?b"}, 503, `{"message":"Service unavailable"}`, jsonType},
+				{"neither of two", "twice", envoytest.Request{Path: "/?c"}, passed, "", ""},
 				{"CORS headers are added", "cors", envoytest.Request{Header: []string{"origin: https://a.test"}}, 503, `{"message":"Service unavailable"}`, jsonType},
 			} {
 				t.Run(c.name, func(t *testing.T) {
-					answer := envoy.Gateway(c.chain).Do(t, c.request)
-					if c.status == passed {
-						if answer.Upstream == nil {
-							t.Fatalf("did not pass: %d %s", answer.Status, answer.Body)
+					for _, c.request.HTTP2 = range []bool{false, true} {
+						answer := envoy.Gateway(c.chain).Do(t, c.request)
+						if c.status == passed {
+							if answer.Upstream == nil {
+								t.Fatalf("did not pass: %d %s", answer.Status, answer.Body)
+							}
+							continue
 						}
-						return
-					}
-					if answer.Status != c.status || answer.Body != c.body || answer.Upstream != nil {
-						t.Errorf("got %d %q, want %d %q; upstream %v\n%s", answer.Status, answer.Body, c.status, c.body, answer.Upstream, envoy.Log())
-					}
-					if got := answer.Header.Get("Content-Type"); c.contentType != "-" && got != c.contentType {
-						t.Errorf("content-type %q, want %q", got, c.contentType)
-					}
-					if c.chain == "cors" && answer.Header.Get("Access-Control-Allow-Origin") != "*" {
-						t.Errorf("no CORS headers: %v", answer.Header)
+						if answer.Status != c.status || answer.Body != c.body || answer.Upstream != nil {
+							t.Errorf("got %d %q, want %d %q; upstream %v\n%s", answer.Status, answer.Body, c.status, c.body, answer.Upstream, envoy.Log())
+						}
+						if got := answer.Header.Get("Content-Type"); c.contentType != "-" && got != c.contentType {
+							t.Errorf("content-type %q, want %q", got, c.contentType)
+						}
+						if length := answer.Header.Get("Content-Length"); c.contentType == "-" && length != "" {
+							t.Errorf("content-length %s", length)
+						}
+						if c.chain == "cors" && answer.Header.Get("Access-Control-Allow-Origin") != "*" {
+							t.Errorf("no CORS headers: %v", answer.Header)
+						}
 					}
 				})
 			}
-			grpc := envoytest.Request{Method: "POST", HTTP2: true, Header: []string{"content-type: application/grpc"}}
-			if a := envoy.Gateway("default").Do(t, grpc); a.Status != 200 || a.Header.Get("grpc-status") != "14" || a.Header.Get("grpc-message") != "Service unavailable" {
-				t.Errorf("gRPC: %d %v", a.Status, a.Header)
+			for chain, want := range map[string][2]string{
+				"default": {"14", "Service unavailable"}, "401": {"16", "Unauthorized"}, "418": {"2", ""}, "body": {"2", "<p>%C3%BC</p>"},
+			} {
+				a := envoy.Gateway(chain).Do(t, envoytest.Request{Method: "POST", HTTP2: true, Header: []string{"content-type: application/grpc"}})
+				if got := [2]string{a.Header.Get("grpc-status"), a.Header.Get("grpc-message")}; a.Status != 200 || got != want || a.Body != "" || a.Header.Get("content-type") != "application/grpc" {
+					t.Errorf("gRPC, %s: %d %v %q", chain, a.Status, a.Header, a.Body)
+				}
 			}
 		})
 	}
@@ -219,6 +252,52 @@ func TestEcho(t *testing.T) {
 				}
 				if e.Request.Headers["x-key"] != "[redacted]" || e.Request.Headers["apikey"] != "shown" {
 					t.Errorf("headers %v", e.Request.Headers)
+				}
+			})
+			t.Run("a secret behind many fields", func(t *testing.T) {
+				many := strings.Repeat("a=b&", 200) + "APIKEY=s3cr3t"
+				answer, e := do(t, "echo", envoytest.Request{Method: "POST", Path: "/?" + many, Header: []string{"content-type: application/x-www-form-urlencoded"}, Body: many})
+				if e.Request.RawBody != "[redacted]" || e.Request.Query["APIKEY"] != "[redacted]" || strings.Contains(answer.Body, "s3cr3t") {
+					t.Errorf("%s", answer.Body)
+				}
+			})
+			t.Run("a secret that is written in another way", func(t *testing.T) {
+				answer, e := do(t, "echo", envoytest.Request{
+					Method: "POST", Path: "/?%61pikey=s3cr3t&apikey=s3cr3t", Body: `{"apikey":1,"x":[{"\u0061piKey":["s3cr3t"]}]}`,
+					Header: []string{"content-type: Application/JSON;x", "proxy-authorization: s3cr3t", "cookie: a=s3cr3t", "cookie: b=s3cr3t"},
+				})
+				if e.Request.RawBody != "[redacted]" || strings.Contains(answer.Body, "s3cr3t") {
+					t.Errorf("%s", answer.Body)
+				}
+			})
+			t.Run("JSON that fits nowhere", func(t *testing.T) {
+				for _, depth := range []int{62, 63, 64, 65} {
+					body := strings.Repeat("[", depth) + strings.Repeat("]", depth)
+					_, e := do(t, "echo", envoytest.Request{Method: "POST", Header: []string{"content-type: application/json"}, Body: body})
+					if e.Request.RawBody != body || (e.Request.Body != nil) != (depth <= 62) {
+						t.Errorf("depth %d: %+v", depth, e.Request)
+					}
+				}
+			})
+			t.Run("odd bytes", func(t *testing.T) {
+				_, e := do(t, "echo", envoytest.Request{Method: "POST", Path: "/%ff?%ff=%00&=x&&", Header: []string{"x: \xff\"ü"}, Body: "\xff\x00\"\n"})
+				if diff := cmp.Diff(map[string]any{"\ufffd": "\x00", "": "x"}, e.Request.Query); diff != "" {
+					t.Errorf("query (-want +got):\n%s", diff)
+				}
+				if e.Request.Path != "/%ff" || e.Request.Headers["x"] != "\ufffd\"ü" || e.Request.RawBody != "\ufffd\x00\"\n" {
+					t.Errorf("%+v", e.Request)
+				}
+			})
+			t.Run("a stream is not read", func(t *testing.T) {
+				a := envoy.Gateway("echo").Do(t, envoytest.Request{Method: "POST", HTTP2: true, Header: []string{"content-type: application/grpc"}, Body: strings.Repeat("x", 2<<20)})
+				if a.Status != 200 || a.Header.Get("grpc-status") != "12" || !strings.Contains(a.Header.Get("grpc-message"), `"matched_route":"echo"`) {
+					t.Errorf("%d %v", a.Status, a.Header)
+				}
+			})
+			t.Run("HEAD", func(t *testing.T) {
+				a := envoy.Gateway("echo").Do(t, envoytest.Request{Method: "HEAD"})
+				if a.Status != 404 || a.Body != "" || a.Header.Get("content-type") != jsonType {
+					t.Errorf("%d %v", a.Status, a.Header)
 				}
 			})
 			t.Run("text", func(t *testing.T) {
