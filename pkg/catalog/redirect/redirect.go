@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
@@ -61,6 +62,11 @@ func checkLocation(location string) string {
 		return "is no URL" // the error would show a password
 	case u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
 		return "is not a whole URL such as https://example.com/path"
+	}
+	if port := u.Port(); port != "" {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return fmt.Sprintf("has port %s, ports are 1 to 65535", port)
+		}
 	}
 	return ""
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -46,6 +47,11 @@ func TestConfig(t *testing.T) {
 		{`{location: "ftp://example.com/"}`, []string{whole}},
 		{`{location: "https:example.com"}`, []string{"location: is no URL"}},
 		{`{location: "javascript:alert(1)"}`, []string{"location: is no URL"}},
+		{`{location: "https://example.com:65535/"}`, nil},
+		{`{location: "https://example.com:65536/"}`, []string{"location: has port 65536, ports are 1 to 65535"}},
+		{`{location: "https://example.com:0/"}`, []string{"location: has port 0, ports are 1 to 65535"}},
+		{`{location: "https://[2001:db8::7/"}`, []string{"location: is no URL"}},
+		{`{location: "https://example.com/` + strings.Repeat("a", 4096) + `"}`, []string{"location: must not be longer than 4096 characters"}},
 		{`{location: "https://u:secret@example.com:x/"}`, []string{"location: is no URL"}},
 		{`{location: "https://example.com/%zz"}`, []string{"location: is no URL"}},
 		{`{location: "https://exämple.com/"}`, []string{`location: holds 'ä', which a URL has percent-encoded, and in its host as punycode`}},
@@ -128,13 +134,22 @@ func TestKeepIncomingPath(t *testing.T) {
 			{"nothing", "/@example.org", "https://[2001:db8::7]/@example.org"},
 			{"nothing", "/.example.org", "https://[2001:db8::7]/.example.org"},
 			{"nothing", `/a"<>{}|^b`, "https://[2001:db8::7]/a%22%3C%3E%7B%7D%7C%5Eb"},
+			{"nothing", "/%0d%0aset-cookie:x", "https://[2001:db8::7]/%0d%0aset-cookie:x"},
+			{"nothing", "http://example.org/a?b=c", "https://[2001:db8::7]/a?b=c"},
+			{"nothing", "http://example.org", "https://[2001:db8::7]/"},
+			{"nothing", "/a/../b/%2e%2e/c", "https://[2001:db8::7]/c"},
+			{"path", "/" + strings.Repeat("a", 50000), "https://example.com/" + strings.Repeat("a", 50000) + "#part"},
 			{"nothing", "/a?%0d%0aset-cookie:x", "https://[2001:db8::7]/a?%0d%0aset-cookie:x"},
 		} {
-			t.Run(c.chain+c.path, func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s%.60s", c.chain, c.path), func(t *testing.T) {
 				if got := raw(t, envoy.Gateway(c.chain), c.path); got != c.want {
 					t.Errorf("location %q, want %q", got, c.want)
 				}
 			})
+		}
+		a := envoy.Gateway("path").Do(t, envoytest.Request{HTTP2: true, Path: "/a//b%2F?c"})
+		if got := a.Header.Get("location"); got != "https://example.com/a//b%2F?c#part" {
+			t.Errorf("HTTP/2: location %q", got)
 		}
 		// Envoy refuses them, or they come encoded, but never as they are.
 		for _, path := range []string{"/ä", "/a\\b", "/a`b", "/a#b", "@example.org/", ".example.org/", "*"} {
@@ -165,6 +180,22 @@ func TestBehindAnotherPlugin(t *testing.T) {
 			if got := envoy.Gateway("chain").Get(t, "/old", "to: "+to).Header.Get("location"); got != want {
 				t.Errorf("%q: location %q, want %q", to, got, want)
 			}
+		}
+	})
+}
+
+// The first of two answers, and plugins in front of it see the answer.
+func TestChain(t *testing.T) {
+	first := catalogtest.Parts(t, Builtin, use, `{location: "https://first.test", status_code: 307}`)
+	second := catalogtest.Parts(t, Builtin, use, `{location: "https://second.test"}`)
+	adds := part.Lua{Plugin: "adds", Source: `return {response = function(handle)
+		pdk.set_header(handle, "x-seen", pdk.header(handle, ":status") .. " " .. pdk.header(handle, "location"))
+	end}`}
+	chains := map[string][]part.Part{"chain": slices.Concat([]part.Part{adds}, first, second)}
+	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
+		a := envoy.Gateway("chain").Get(t, "/")
+		if a.Status != 307 || a.Header.Get("location") != "https://first.test" || a.Header.Get("x-seen") != "307 https://first.test" || a.Body != "redirecting" {
+			t.Errorf("status %d, header %v, body %q", a.Status, a.Header, a.Body)
 		}
 	})
 }
