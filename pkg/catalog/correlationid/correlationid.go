@@ -25,7 +25,7 @@ var Builtin = &builtin.Builtin{
 }
 
 // framing are the headers that say where a message goes and where it ends. An id in one of them would break requests.
-var framing = []string{"connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
+var framing = []string{"connection", "content-length", "host", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
 
 func build(use builtin.Use, c config.Value) ([]part.Part, []builtin.Problem) {
 	if slices.Contains(framing, strings.ToLower(c["header_name"].(string))) {

@@ -1,6 +1,7 @@
 package correlationid_test
 
 import (
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -41,6 +42,10 @@ func TestConfig(t *testing.T) {
 		{`{"header_name":""}`, []string{`header_name: "" is no valid http header name`}},
 		{`{"header_name":":path"}`, []string{`header_name: ":path" is no valid http header name`}},
 		{`{"header_name":"Content-Length"}`, []string{"header_name: this header has a meaning for the connection and cannot hold an id"}},
+		{`{"header_name":"HOST"}`, []string{"header_name: this header has a meaning for the connection and cannot hold an id"}},
+		{`{"header_name":"x: y\r\nz"}`, []string{`header_name: "x: y\r\nz" is no valid http header name`}},
+		{`{"header_name":"` + strings.Repeat("x", 257) + `"}`, []string{"header_name: must not be longer than 256 characters"}},
+		{`{"header_name":null,"tags":["a"]}`, []string{"warning tags: has no meaning here and is ignored"}},
 		{`{"header_nam":"x"}`, []string{`header_nam: unknown field, did you mean "header_name"?`}},
 		{`{"echo_downstream":"true"}`, []string{"echo_downstream: must be a boolean, not a string"}},
 	} {
@@ -91,6 +96,9 @@ func TestIDs(t *testing.T) {
 				{"an empty one, echoed", "echo", "x-trace", []string{""}, uuid, uuid},
 				{"of a repeated one the first is echoed", "echo", "x-trace", []string{"a", "b"}, "a,b", "a"},
 				{"odd characters", "echo", "x-trace", []string{`"<%41>" ; ü`}, `"<%41>" ; ü`, `"<%41>" ; ü`},
+				{"no UTF-8", "echo", "x-trace", []string{"\xff\xfe"}, "\xff\xfe", "\xff\xfe"},
+				{"what templates look like", "echo", "x-trace", []string{"%REQ(:path)% $(x) ${x} %d"}, "%REQ(:path)% $(x) ${x} %d", "%REQ(:path)% $(x) ${x} %d"},
+				{"of an empty one and another", "echo", "x-trace", []string{"", "b"}, uuid, uuid},
 				{"10 KiB", "echo", "x-trace", []string{long}, long, long},
 				{"Envoy's own id", "x-request-id", "x-request-id", nil, uuid, uuid},
 				{"refused behind", "echo, refused", "x-trace", []string{"mine"}, "", "mine"},
@@ -135,6 +143,65 @@ func matches(want, got string) bool {
 		return regexp.MustCompile("^(" + want + ")$").MatchString(got)
 	}
 	return want == got
+}
+
+// The upstream's own header is replaced, by HTTP/2 and for gRPC, too.
+func TestEcho(t *testing.T) {
+	chains := map[string][]part.Part{"echo": parts(t, `{"echo_downstream":true}`), "quiet": parts(t, `{}`)}
+	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
+		theirs := envoytest.EchoHeader + ": kong-request-id: theirs"
+		for _, r := range []envoytest.Request{
+			{Header: []string{theirs}},
+			{Method: "HEAD", Header: []string{theirs}},
+			{HTTP2: true, Header: []string{theirs}},
+			{HTTP2: true, Method: "POST", Header: []string{theirs, "content-type: application/grpc", "te: trailers"}, Body: "x"},
+			{Header: []string{theirs, envoytest.EchoStatus + ": 503"}},
+			{Header: []string{theirs, envoytest.EchoStatus + ": 304"}},
+		} {
+			a := envoy.Gateway("echo").Do(t, r)
+			if got := a.Header.Values("kong-request-id"); len(got) != 1 || got[0] == "" || got[0] != a.Upstream.Value("kong-request-id") {
+				t.Errorf("%+v: client got %q, upstream %q", r, got, a.Upstream.Values("kong-request-id"))
+			}
+			a = envoy.Gateway("quiet").Do(t, r)
+			if got := a.Header.Values("kong-request-id"); len(got) != 1 || got[0] != "theirs" {
+				t.Errorf("without echo, %+v: client got %q", r, got)
+			}
+		}
+	})
+}
+
+// Two in a chain do not mix their ids up, and the second keeps what the first made. Each config has a counter of its own.
+func TestTwo(t *testing.T) {
+	a, b := parts(t, `{"header_name":"a","echo_downstream":true}`), parts(t, `{"header_name":"b","echo_downstream":true}`)
+	chains := map[string][]part.Part{"two": slices.Concat(a, b), "same": slices.Concat(a, a)}
+	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
+		for i := 1; i <= 2; i++ {
+			answer := envoy.Gateway("two").Get(t, "/")
+			x, y := answer.Upstream.Value("a"), answer.Upstream.Value("b")
+			want := regexp.MustCompile(fmt.Sprintf("^%s#%d$", uuid, i))
+			if !want.MatchString(x) || !want.MatchString(y) || x == y || answer.Header.Get("a") != x || answer.Header.Get("b") != y {
+				t.Errorf("upstream got %q and %q, client %q and %q", x, y, answer.Header.Get("a"), answer.Header.Get("b"))
+			}
+		}
+		answer := envoy.Gateway("same").Get(t, "/")
+		if got := answer.Upstream.Values("a"); len(got) != 1 || answer.Header.Get("a") != got[0] {
+			t.Errorf("upstream got %q, client %q", got, answer.Header.Values("a"))
+		}
+	})
+}
+
+// Access logs show the id, whatever the client made of it.
+func TestAccessLog(t *testing.T) {
+	c := envoytest.Config{Chains: map[string][]part.Part{"chain": parts(t, `{}`)}, AccessLog: "id=<%DYNAMIC_METADATA(plugins.istio.io:correlation_id)%>"}
+	catalogtest.OnEachWith(t, c, func(t *testing.T, envoy *envoytest.Envoy) {
+		for _, id := range []string{"mine", "\"<%41>\" ; ü"} {
+			envoy.Gateway("chain").Get(t, "/", "kong-request-id: "+id)
+			envoy.WaitLog(t, "id=<"+id+">")
+		}
+		if a := envoy.Gateway("chain").Get(t, "/", "kong-request-id: \xff"); a.Status != 200 {
+			t.Errorf("no UTF-8: status %d", a.Status)
+		}
+	})
 }
 
 func TestIDsDiffer(t *testing.T) {
