@@ -4,6 +4,9 @@ local config = ...
 
 local REDACTED = "[redacted]"
 
+-- Of HTTP/2 Envoy holds 16 MiB, which would keep the worker from all other requests for seconds.
+local LARGEST = 1048576
+
 -- Names of headers, arguments and fields that echo does not show, in lower case.
 local secret = { authorization = true, ["proxy-authorization"] = true, cookie = true }
 for _, name in ipairs(config.redact or {}) do
@@ -76,7 +79,11 @@ local function body(handle)
     return nil, nil
   end
   local buffer = handle:body()
-  local raw = buffer and buffer:getBytes(0, buffer:length()) or ""
+  local length = buffer and buffer:length() or 0
+  if length > LARGEST then
+    pdk.fail(handle, 413, "Request size limit exceeded", { request_id = true })
+  end
+  local raw = length > 0 and buffer:getBytes(0, length) or ""
   local parsed, redacted
   if content_type == "application/x-www-form-urlencoded" then
     parsed, redacted = arguments(raw)

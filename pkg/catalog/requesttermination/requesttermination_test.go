@@ -241,6 +241,15 @@ func TestEcho(t *testing.T) {
 					}
 				}
 			})
+			t.Run("a form without secrets", func(t *testing.T) {
+				_, e := do(t, "echo", envoytest.Request{Method: "POST", Host: "[2001:db8::7]:80", Header: []string{"content-type: application/x-www-form-urlencoded"}, Body: "a=b"})
+				if e.Request.RawBody != "a=b" || e.Request.Host != "[2001:db8::7]" {
+					t.Errorf("%+v", e.Request)
+				}
+				if _, e = do(t, "echo", envoytest.Request{Host: "shop.test"}); e.Request.Host != "shop.test" {
+					t.Errorf("%+v", e.Request)
+				}
+			})
 			t.Run("JSON", func(t *testing.T) {
 				body := `{"list":[{"pin":1}],"n":1.50}`
 				answer, e := do(t, "message", envoytest.Request{Method: "POST", Path: "/?echo", Header: []string{"content-type: application/json", "x-key: 1", "apikey: shown"}, Body: body})
@@ -313,8 +322,12 @@ func TestEcho(t *testing.T) {
 				}
 			})
 			t.Run("a body above the buffer limit", func(t *testing.T) {
-				if answer := envoy.Gateway("echo").Do(t, envoytest.Request{Method: "POST", Body: strings.Repeat("x", 2<<20)}); answer.Status != 413 {
-					t.Errorf("status %d", answer.Status)
+				for _, http2 := range []bool{false, true} {
+					for size, status := range map[int]int{1 << 20: 404, 1<<20 + 1: 413, 2 << 20: 413} {
+						if answer := envoy.Gateway("echo").Do(t, envoytest.Request{Method: "POST", HTTP2: http2, Body: strings.Repeat("x", size)}); answer.Status != status {
+							t.Errorf("HTTP/2 %v, %d bytes: status %d", http2, size, answer.Status)
+						}
+					}
 				}
 			})
 			t.Run("not triggered", func(t *testing.T) {

@@ -1,11 +1,13 @@
 package requesttransformer
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/istio-plugins/istio-plugins/pkg/internal/catalogtest"
 	"github.com/istio-plugins/istio-plugins/pkg/internal/envoytest"
 	"github.com/istio-plugins/istio-plugins/pkg/part"
 )
@@ -55,6 +57,8 @@ func TestConfig(t *testing.T) {
 		"a template to be removed":        {`{remove: {querystring: ["$(headers.a)"]}}`, []string{"remove.querystring[0]: a name cannot be a template"}},
 		"a template of what is no header": {`{replace: {uri: '/$(headers["a b"])$(headers[":path"])$(query_params["a b"])'}}`, []string{`replace.uri: "a b" is no header name`, `replace.uri: ":path" is no header name`}},
 		"a template as a new header name": {`{rename: {headers: ["a:$(headers.b)"]}}`, []string{`rename.headers[0]: "$(headers.b)" is no header name`}},
+		"a negative size":                 {`{max_body_bytes: -1}`, []string{"max_body_bytes: -1 is too small, at least 0"}},
+		"a size in words":                 {`{max_body_bytes: 1Mi}`, []string{"max_body_bytes: must be an integer, not a string"}},
 		"an unknown list":                 {`{add: {header: [a]}}`, []string{`add.header: unknown field, did you mean "headers"?`}},
 		"uri elsewhere":                   {`{add: {uri: /a}}`, []string{"add.uri: unknown field, known ones are body, headers, querystring"}},
 		"a text for a list":               {`{remove: {headers: a}}`, []string{"remove.headers: must be a list, not a string"}},
@@ -69,23 +73,57 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// What is held to be changed cannot be larger than Envoy's buffer; what is not changed is not held.
+// What is held to be changed cannot be larger than Envoy's buffer and max_body_bytes; what is not changed is not held.
 func TestLargeBody(t *testing.T) {
-	changes, _ := use(t, `{remove: {body: [a]}}`)
-	chains := map[string][]part.Part{"chain": changes}
-	body := `{"a":"` + strings.Repeat("x", 2<<20) + `"}`
-	for _, version := range envoytest.Versions {
-		t.Run(version, func(t *testing.T) {
-			t.Parallel()
-			gateway := envoytest.Start(t, version, envoytest.Config{Chains: chains}).Gateway("chain")
-			a := gateway.Do(t, envoytest.Request{Method: "POST", Header: []string{"content-type: application/json"}, Body: body})
-			if a.Status != 413 || a.Upstream != nil {
-				t.Errorf("status %d, body %.100s", a.Status, a.Body)
-			}
-			a = gateway.Do(t, envoytest.Request{Method: "POST", Header: []string{"content-type: text/plain"}, Body: body})
-			if a.Status != 200 || a.Upstream.Body != body {
-				t.Errorf("status %d, body %.100s", a.Status, a.Body)
-			}
-		})
+	const form, plain = "application/x-www-form-urlencoded", "text/plain"
+	chains := map[string][]part.Part{}
+	for name, text := range map[string]string{
+		"default": `{remove: {body: [a]}}`, "small": `{remove: {body: [a]}, max_body_bytes: 10}`, "method": `{http_method: GET, max_body_bytes: 10}`,
+		"large": `{remove: {body: [a]}, max_body_bytes: 4000000}`, "headers": `{add: {headers: ["x:y"]}, max_body_bytes: 10}`,
+	} {
+		chains[name], _ = use(t, text)
 	}
+	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
+		for _, c := range []struct {
+			chain, contentType string
+			size               int
+			// http1 and http2 are the statuses.
+			http1, http2 int
+		}{
+			{"default", form, 1 << 20, 200, 200},
+			{"default", form, 1<<20 + 1, 413, 413},
+			{"default", form, 8 << 20, 413, 413},
+			{"default", plain, 8 << 20, 200, 200},
+			{"small", form, 10, 200, 200},
+			{"small", form, 11, 413, 413},
+			{"small", "multipart/form-data; boundary=x", 11, 200, 200},
+			{"method", form, 10, 200, 200},
+			{"method", form, 11, 413, 413},
+			{"method", plain, 11, 200, 200},
+			{"large", form, 3 << 20, 413, 200}, // Envoy holds less by HTTP/1
+			{"headers", form, 11, 200, 200},
+		} {
+			r := envoytest.Request{Method: "POST", Header: []string{"content-type: " + c.contentType}, Body: "b=" + strings.Repeat("x", c.size-2)}
+			for _, r.HTTP2 = range []bool{false, true} {
+				for _, r.UnknownLength = range []bool{false, true} {
+					t.Run(fmt.Sprintf("%s, %s, %d bytes, HTTP/2 %v, unknown %v", c.chain, c.contentType, c.size, r.HTTP2, r.UnknownLength), func(t *testing.T) {
+						status := c.http1
+						if r.HTTP2 {
+							status = c.http2
+						}
+						a := envoy.Gateway(c.chain).Do(t, r)
+						if a.Status != status || (a.Upstream != nil) != (status == 200) {
+							t.Errorf("status %d, body %.100s", a.Status, a.Body)
+						}
+						if status == 200 && c.chain != "method" && a.Upstream.Body != r.Body {
+							t.Errorf("the upstream got %d bytes", len(a.Upstream.Body))
+						}
+						if status == 413 && c.size < 1<<20 && a.Message() != "Request size limit exceeded" {
+							t.Errorf("body %.100s", a.Body)
+						}
+					})
+				}
+			}
+		}
+	})
 }

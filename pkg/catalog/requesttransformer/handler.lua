@@ -137,10 +137,14 @@ local function body_text(handle)
   if is_upgrade(handle) then
     return
   end
-  local body = handle:body()
-  if body and body:length() > 0 then
-    return body:getBytes(0, body:length())
+  -- Of HTTP/2 Envoy holds 16 MiB, which would keep the worker from all other requests for seconds.
+  local too_large = tonumber(pdk.header(handle, "content-length") or 0) > config.max_body_bytes
+  local body = not too_large and handle:body()
+  local length = body and body:length() or 0
+  if too_large or length > config.max_body_bytes then
+    pdk.fail(handle, 413, "Request size limit exceeded", {request_id = true})
   end
+  return length > 0 and body:getBytes(0, length) or nil
 end
 
 -- A method without a body moves the fields of a form to the query, and the body is dropped.

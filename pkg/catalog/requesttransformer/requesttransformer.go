@@ -4,6 +4,7 @@ package requesttransformer
 
 import (
 	_ "embed"
+	"encoding/json"
 	"fmt"
 	"regexp"
 	"strings"
@@ -39,12 +40,13 @@ type targets struct {
 }
 
 type settings struct {
-	Method  string  `json:"http_method"`
-	Remove  targets `json:"remove"`
-	Rename  targets `json:"rename"`
-	Replace targets `json:"replace"`
-	Add     targets `json:"add"`
-	Append  targets `json:"append"`
+	Method       string      `json:"http_method"`
+	Remove       targets     `json:"remove"`
+	Rename       targets     `json:"rename"`
+	Replace      targets     `json:"replace"`
+	Add          targets     `json:"add"`
+	Append       targets     `json:"append"`
+	MaxBodyBytes json.Number `json:"max_body_bytes"`
 }
 
 // lists are the entries of one target.
@@ -57,9 +59,10 @@ func build(use builtin.Use, v config.Value) ([]part.Part, []builtin.Problem) {
 	builtin.DecodeInto(v, &s)
 	var c compiler
 	lua := config.Value{
-		"headers":     c.headers(s.lists(func(t targets) []string { return t.Headers })),
-		"querystring": c.fields("querystring", s.lists(func(t targets) []string { return t.Querystring })),
-		"body":        c.fields("body", s.lists(func(t targets) []string { return t.Body })),
+		"headers":        c.headers(s.lists(func(t targets) []string { return t.Headers })),
+		"querystring":    c.fields("querystring", s.lists(func(t targets) []string { return t.Querystring })),
+		"body":           c.fields("body", s.lists(func(t targets) []string { return t.Body })),
+		"max_body_bytes": s.MaxBodyBytes,
 	}
 	if s.Method != "" {
 		lua["http_method"] = c.method(s.Method)

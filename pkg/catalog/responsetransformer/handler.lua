@@ -8,10 +8,13 @@ local function as_is(value)
   return value
 end
 
--- Whether the body is known to be too large to be held. One of unknown length is held as far as Envoy allows.
-local function oversized(handle)
-  local length = tonumber(pdk.header(handle, "content-length"))
-  return length and length > config.max_body_bytes
+-- Whether a body is too large to be changed. One of unknown length is held until it is known to be.
+local function oversized(handle, length)
+  if not length or length <= config.max_body_bytes then
+    return false
+  end
+  pdk.add_header(handle, "x-plugin-skipped", "response-transformer")
+  return true
 end
 
 -- Whether there is a JSON body to change. What follows an upgrade (101) is none, whatever its type says.
@@ -23,11 +26,7 @@ end
 local function response(handle)
   local json = has_json(handle)
   edit.headers(handle, config.headers, as_is)
-  if not json then
-    return
-  end
-  if oversized(handle) then
-    pdk.add_header(handle, "x-plugin-skipped", "response-transformer")
+  if not json or oversized(handle, tonumber(pdk.header(handle, "content-length"))) then
     return
   end
   local body = handle:body()
@@ -37,7 +36,7 @@ local function response(handle)
       pdk.remove_header(handle, "content-length")
     end
     return
-  elseif body:length() == 0 then
+  elseif body:length() == 0 or oversized(handle, body:length()) then
     return
   end
   local new = edit.json(body:getBytes(0, body:length()), config.json, as_is)

@@ -294,6 +294,10 @@ func TestLargeBody(t *testing.T) {
 			if a.Status != 200 || !strings.HasSuffix(a.Body, `,"a":"1"}`) {
 				t.Errorf("no content-length: status %d, body %s", a.Status, a.Body)
 			}
+			a = gateway.Do(t, envoytest.Request{Method: "POST", Body: strings.Repeat("x", 600000)})
+			if a.Status != 200 || a.Header.Get("x-plugin-skipped") != "response-transformer" || !strings.HasSuffix(a.Body, `"}`) || strings.HasSuffix(a.Body, `,"a":"1"}`) {
+				t.Errorf("above max_body_bytes: status %d, header %v, body ends %s", a.Status, a.Header, a.Body[max(0, len(a.Body)-100):])
+			}
 			body := strings.Repeat("x", 2<<20)
 			a = gateway.Do(t, envoytest.Request{Method: "POST", Body: body})
 			if a.Status != 500 {
