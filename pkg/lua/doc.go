@@ -35,7 +35,8 @@
 //
 // Headers, body and streamInfo objects end when the stream waits, in body() with a body and in pdk.call: get them again
 // afterwards. The functions of pdk always do. Above the listener's buffer limit body() ends the request with 413, and a
-// response with 500.
+// response with 500. By default that is 1 MiB for a client's HTTP/1, and 16 MiB for its HTTP/2: work on a body should have a
+// limit of its own.
 //
 // handle has the methods of Envoy's documentation, except httpCall (pdk.call and pdk.send are for that), bodyChunks
 // (the request would go upstream before later plugins ran) and clearRouteCache (it would go to a route whose plugins

@@ -205,24 +205,29 @@ func TestAccessLog(t *testing.T) {
 }
 
 func TestIDsDiffer(t *testing.T) {
-	for _, json := range []string{`{"generator":"uuid"}`, `{"generator":"uuid#counter"}`} {
-		gateway := envoytest.Run(t, parts(t, json))
-		seen := map[string]bool{}
-		for range 20 {
-			id := gateway.Get(t, "/").Upstream.Value("kong-request-id")
-			if id == "" || seen[id] {
-				t.Fatalf("%s: %q is empty or was there before", json, id)
+	chains := map[string][]part.Part{"uuid": parts(t, `{"generator":"uuid"}`), "uuid#counter": parts(t, `{"generator":"uuid#counter"}`)}
+	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {
+		for chain := range chains {
+			seen := map[string]bool{}
+			for range 20 {
+				id := envoy.Gateway(chain).Get(t, "/").Upstream.Value("kong-request-id")
+				if id == "" || seen[id] {
+					t.Fatalf("%s: %q is empty or was there before", chain, id)
+				}
+				seen[id] = true
 			}
-			seen[id] = true
 		}
-	}
+	})
 }
 
 // Each worker, and each start, has a UUID of its own.
 func TestCountersOfTwoGatewaysDiffer(t *testing.T) {
-	chain := parts(t, `{}`)
-	a, b := envoytest.Run(t, chain).Get(t, "/"), envoytest.Run(t, chain).Get(t, "/")
-	if x, y := a.Upstream.Value("kong-request-id"), b.Upstream.Value("kong-request-id"); x == y {
-		t.Errorf("both made %q", x)
-	}
+	chains := map[string][]part.Part{"chain": parts(t, `{}`)}
+	catalogtest.OnEach(t, chains, func(t *testing.T, a *envoytest.Envoy) {
+		b := envoytest.Run(t, chains["chain"])
+		x, y := a.Gateway("chain").Get(t, "/").Upstream.Value("kong-request-id"), b.Get(t, "/").Upstream.Value("kong-request-id")
+		if x == y {
+			t.Errorf("both made %q", x)
+		}
+	})
 }
