@@ -1,6 +1,8 @@
 package requesttransformer
 
 import (
+	"encoding/json"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -184,6 +186,7 @@ func TestTemplates(t *testing.T) {
 		"any case":                     value("t", `$(headers["X-Y"])`, "t: 1"),
 		"underscores for dashes":       value("t", `$(headers.x_y)`, "t: 1"),
 		"a query argument":             value("t", `$(query_params.q)`, "t: a b"),
+		"a plus is a blank":            {`{add: {headers: ["t:$(query_params.q)"]}}`, envoytest.Request{Path: "/?q=a+b%2b"}, []string{"GET /?q=a+b%2b", "t: a b+"}},
 		"one without a value":          value("t", `$(query_params["flag"])`, "t: true"),
 		"an empty one":                 value("t", `<$(query_params.empty or "x")>`, "t: <>"),
 		"the host":                     {`{add: {headers: ["t:$(headers.host)"]}}`, envoytest.Request{Host: "a.test:8080"}, []string{"GET /", "host: a.test:8080", "t: a.test:8080"}},
@@ -246,10 +249,10 @@ func TestJSONBody(t *testing.T) {
 		"a scalar":                         body(`{add: {body: ["a:1"]}}`, `"text"`, `"text"`),
 		"no JSON":                          body(`{add: {body: ["a:1"]}}`, `{"b":1`, `{"b":1`),
 		"two values":                       body(`{add: {body: ["a:1"]}}`, `{"b":1}{}`, `{"b":1}{}`),
-		"nested too deeply":                body(`{add: {body: ["a:1"]}}`, `{"b":`+strings.Repeat("[", 70)+strings.Repeat("]", 70)+`}`, `{"b":`+strings.Repeat("[", 70)+strings.Repeat("]", 70)+`}`),
-		"invalid UTF-8":                    body(`{add: {body: ["a:1"]}}`, "{\"b\":\"\xff\"}", "{\"b\":\"\xff\"}"),
+		"nested deeply":                    body(`{remove: {body: [a]}}`, `{"a":1,"b":`+strings.Repeat(`[{"c":`, 5000)+"1"+strings.Repeat("}]", 5000)+`}`, `{"b":`+strings.Repeat(`[{"c":`, 5000)+"1"+strings.Repeat("}]", 5000)+`}`),
+		"invalid UTF-8":                    body(`{remove: {body: [a]}}`, "{\"a\":1,\"b\xff\":\"\xff\"}", "{\"b\xff\":\"\xff\"}"),
 		"a byte order mark":                body(`{add: {body: ["a:1"]}}`, "\ufeff{}", "\ufeff{}"),
-		"half of a surrogate pair":         body(`{add: {body: ["a:1"]}}`, `{"b":"\ud800"}`, `{"b":"\ud800"}`),
+		"half of a surrogate pair":         body(`{remove: {body: [a]}}`, `{"a":1,"b\ud800":"\ud800"}`, `{"b\ud800":"\ud800"}`),
 		"an empty key":                     body(`{add: {body: ["a:1"]}}`, `{"":{"":[]}}`, `{"":{"":[]},"a":"1"}`),
 		"a value that is not UTF-8":        {`{add: {body: ["a:$(query_params.q)"]}}`, envoytest.Request{Method: "POST", Path: "/?q=%ff%00", Header: []string{"content-type: application/json"}, Body: `{}`}, []string{"POST /?q=%ff%00", "content-length: 17", "content-type: application/json", "", `{"a":"` + "\ufffd" + `\u0000"}`}},
 		"of unknown length":                {`{add: {body: ["a:1"]}}`, envoytest.Request{Method: "POST", Header: []string{"content-type: application/json"}, Body: `{}`, UnknownLength: true}, []string{"POST /", "content-length: 9", "content-type: application/json", "", `{"a":"1"}`}},
@@ -266,6 +269,63 @@ func TestJSONBody(t *testing.T) {
 		"the order is Kong's":              body(`{append: {body: ["a:5"]}, add: {body: ["a:4"]}, replace: {body: ["b:3"]}, rename: {body: ["x:b"]}, remove: {body: [a]}}`, `{"a":1,"x":1}`, `{"b":"3","a":["4","5"]}`),
 		"values that look like a template": body(`{add: {body: ["a:$ (headers.x)"]}}`, `{}`, `{"a":"$ (headers.x)"}`),
 	})
+}
+
+// What is JSON to Go is changed, and its meaning is as the rules say; all else stays byte for byte.
+func TestJSONOfAnyKind(t *testing.T) {
+	documents := []string{
+		`{"a":1,"b":[true,false,null,{"a":"a"}],"c":"\"\\\/\b\f\n\r\t\u00e9\ud83d\ude00","z":-0.5e+10}`, `{"a":{},"a":[],"":""}`, ` { } `, "{\t\"b\"\r:\n12 , \"z\" : [ ] }",
+		`{"b":[[1,2],[{"a":[]}]],"a":"}"}`, `{"z":null,"\u0061":0,"b":1E5,"c":1.50,"d":12345678901234567890}`,
+	}
+	pieces := strings.Split(`{ } [ ] " : , \ \u \ud800 \x 0 1 01 - + . e E 1.5 true false null tru NaN a "a" "z" "a": ' / //`, " ")
+	pieces = append(pieces, " ", "\n", "\t", "\v", "\x00", "\x1f", "\x7f", "\xff", "\u00a0", "\ufeff")
+	random := rand.New(rand.NewPCG(1, 2))
+	bodies := slices.Clone(documents)
+	for range 1500 {
+		b := documents[random.IntN(len(documents))]
+		for range 1 + random.IntN(2) {
+			at := random.IntN(len(b))
+			behind := at + random.IntN(min(3, len(b)-at)+1)
+			b = b[:at] + pieces[random.IntN(len(pieces))] + b[behind:]
+		}
+		bodies = append(bodies, b)
+	}
+	rules, _ := use(t, `{remove: {body: [a]}, add: {body: ["z:1"]}}`)
+	catalogtest.OnEach(t, map[string][]part.Part{"chain": rules}, func(t *testing.T, envoy *envoytest.Envoy) {
+		changed := 0
+		for _, body := range bodies {
+			got := envoy.Gateway("chain").Do(t, envoytest.Request{Method: "POST", Header: []string{"content-type: application/json"}, Body: body}).Upstream.Body
+			object := decoded(body)
+			if object == nil {
+				if got != body {
+					t.Errorf("%q became %q", body, got)
+				}
+				continue
+			}
+			changed++
+			delete(object, "a")
+			if _, is := object["z"]; !is {
+				object["z"] = "1"
+			}
+			if d := cmp.Diff(object, decoded(got)); d != "" {
+				t.Errorf("%q became %q (-want +got):\n%s", body, got, d)
+			}
+		}
+		if changed < 100 || changed > len(bodies)-100 {
+			t.Errorf("%d of %d are JSON objects", changed, len(bodies))
+		}
+	})
+}
+
+// decoded is a JSON object, or nil.
+func decoded(text string) map[string]any {
+	var object map[string]any
+	d := json.NewDecoder(strings.NewReader(text))
+	d.UseNumber()
+	if !json.Valid([]byte(text)) || d.Decode(&object) != nil {
+		return nil
+	}
+	return object
 }
 
 func TestFormBody(t *testing.T) {
