@@ -324,8 +324,10 @@ func TestEcho(t *testing.T) {
 			t.Run("a body above the buffer limit", func(t *testing.T) {
 				for _, http2 := range []bool{false, true} {
 					for size, status := range map[int]int{1 << 20: 404, 1<<20 + 1: 413, 2 << 20: 413} {
-						if answer := envoy.Gateway("echo").Do(t, envoytest.Request{Method: "POST", HTTP2: http2, Body: strings.Repeat("x", size)}); answer.Status != status {
-							t.Errorf("HTTP/2 %v, %d bytes: status %d", http2, size, answer.Status)
+						answer := envoy.Gateway("echo").Do(t, envoytest.Request{Method: "POST", HTTP2: http2, Body: strings.Repeat("x", size)})
+						// By HTTP/1 Envoy itself may answer.
+						if answer.Status != status || http2 && status == 413 && !strings.HasPrefix(answer.Body, `{"message":"Request size limit exceeded","request_id":"`) {
+							t.Errorf("HTTP/2 %v, %d bytes: status %d, body %.100s", http2, size, answer.Status, answer.Body)
 						}
 					}
 				}

@@ -336,13 +336,15 @@ func TestFormBody(t *testing.T) {
 		"replace":                   typed(form, `{replace: {body: ["a:x y", "none:1"]}}`, "a=1&a=2", "a=x%20y"),
 		"add and append":            typed(form, `{add: {body: ["a:0", "b:2"]}, append: {body: ["a:é"]}}`, "a=1", "a=1&b=2&a=%C3%A9"),
 		"remove all":                typed(form, `{remove: {body: [a]}}`, "a=1", ""),
+		"one without a value":       typed(form, `{add: {body: ["b:1"]}}`, "a", "a&b=1"),
 		"nothing is no field":       typed(form, `{add: {body: ["b:1"]}}`, "&&a=1&&=&", "a=1&=&b=1"),
 		"it is encoded anew":        typed(form, `{add: {body: ["b:1"]}}`, "a=é+%7e", "a=%C3%A9%20~&b=1"),
 		"no body stays none":        typed(form, `{add: {body: ["b:1"]}}`, "", ""),
 		"type with parameters":      typed(form+";charset=utf-8", `{remove: {body: [a]}}`, "a=1&b=2", "b=2"),
 		"more than a hundred":       typed(form, `{remove: {body: [z]}}`, strings.Repeat("a=1&", 150)+"z=1", strings.TrimSuffix(strings.Repeat("a=1&", 150), "&")),
 		"a compressed one is left":  encoded("gzip", "a=1"),
-		"identity is no encoding":   encoded("identity", "a=1&b=1"),
+		"identity is no encoding":   encoded("Identity", "a=1&b=1"),
+		"nor is none":               encoded("", "a=1&b=1"),
 		"the type after the header": typed("text/plain", `{replace: {headers: ["content-type:`+form+`"]}, add: {body: ["b:1"]}}`, "a=1", "a=1&b=1").sentAs(form),
 	})
 }

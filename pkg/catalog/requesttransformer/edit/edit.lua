@@ -15,8 +15,8 @@ end
 
 -- The media type of a message in lower case, or nil where there is none or its body is encoded (compressed).
 function edit.media_type(handle)
-  local encoding = pdk.header(handle, "content-encoding")
-  if encoding and lower(encoding) ~= "identity" then
+  local encoding = pdk.header(handle, "content-encoding") or ""
+  if encoding ~= "" and lower(encoding) ~= "identity" then
     return nil
   end
   return match(lower(pdk.header(handle, "content-type") or ""), "^%s*([^;%s]+)")
