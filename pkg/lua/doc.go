@@ -83,7 +83,8 @@
 //	                                    loses its body.
 //	                                    The plugin is noted as rejected_by in the dynamic metadata namespace plugins.istio.io, as is
 //	                                    one that fails
-//	pdk.drop_body(handle)               the response goes on without its body, however large it is; response phase
+//	pdk.drop_body(handle)               the response loses its body, however large it is, unless a plugin answers in its place;
+//	                                    response phase
 //	pdk.fail(handle, status, message, options)
 //	                                    answers {"message": message}; options: headers = {...}, request_id = true adds "request_id".
 //	                                    A gRPC request gets the bare message instead of JSON, with the grpc-status that Envoy

@@ -176,6 +176,7 @@ func TestPDKDropBody(t *testing.T) {
 		"drops":      {tag("a"), drops, tag("c")},
 		"before":     {tag("a"), drops, writes, tag("c")},
 		"behind":     {tag("a"), writes, drops, tag("c")},
+		"answered":   {tag("a"), response("exit", `pdk.exit(handle, 418, {}, "tea")`), drops, tag("c")},
 		"in request": {request("drops", `pdk.drop_body(handle)`)},
 	}}, func(t *testing.T, envoy *envoytest.Envoy) {
 		large := strings.Repeat("x", 2<<20)
@@ -192,6 +193,11 @@ func TestPDKDropBody(t *testing.T) {
 		}
 		if answer := envoy.Gateway("drops").Do(t, envoytest.Request{Method: "HEAD"}); answer.Status != 200 || answer.Header.Get("content-length") == "" {
 			t.Errorf("HEAD: %+v", answer)
+		}
+		for method, body := range map[string]string{"GET": "tea", "HEAD": ""} {
+			if answer := envoy.Gateway("answered").Do(t, envoytest.Request{Method: method}); answer.Status != 418 || answer.Body != body {
+				t.Errorf("answered, %s: %+v", method, answer)
+			}
 		}
 		if answer := envoy.Gateway("in request").Get(t, "/"); answer.Status != 500 {
 			t.Errorf("in the request phase: %+v", answer)

@@ -277,6 +277,7 @@ local function replace(handle, status, headers, body)
     handle:headers():remove("content-length")
     draining[handle] = true
   elseif has_body(status) then
+    draining[handle] = nil
     handle:body(true):setBytes(body)
   else
     handle:body(true):setBytes("")
