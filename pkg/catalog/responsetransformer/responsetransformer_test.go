@@ -1,6 +1,8 @@
 package responsetransformer
 
 import (
+	"compress/gzip"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -9,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
+	"github.com/istio-plugins/istio-plugins/pkg/catalog/compression"
 	"github.com/istio-plugins/istio-plugins/pkg/internal/catalogtest"
 	"github.com/istio-plugins/istio-plugins/pkg/internal/envoytest"
 	"github.com/istio-plugins/istio-plugins/pkg/part"
@@ -253,6 +256,26 @@ func TestTrailers(t *testing.T) {
 			}})
 			if want := strings.ReplaceAll(c.body, `"b"`, `"a"`); a.Trailer.Get("x-end") != c.trailer || strings.ReplaceAll(a.Body, `"1"`, "1") != want {
 				t.Errorf("%+v: body %s, trailer %v", c, a.Body, a.Trailer)
+			}
+		}
+	})
+}
+
+// A plugin in front that compresses does so with the changed body.
+func TestCompression(t *testing.T) {
+	changes, _ := use(t, `{add: {json: ["a:1"]}}`)
+	compress := catalogtest.Parts(t, compression.Builtin, builtin.Use{Plugin: "compression", Instance: "b"}, `{min_length: 1, algorithms: [gzip]}`)
+	catalogtest.OnEach(t, map[string][]part.Part{"chain": append(compress, changes...)}, func(t *testing.T, envoy *envoytest.Envoy) {
+		r := change{}.request()
+		r.Header = append(r.Header, "accept-encoding: gzip")
+		for _, r.HTTP2 = range []bool{false, true} {
+			a := envoy.Gateway("chain").Do(t, r)
+			unpacked, err := gzip.NewReader(strings.NewReader(a.Body))
+			if err != nil {
+				t.Fatalf("%v: %v", err, a.Header)
+			}
+			if text, err := io.ReadAll(unpacked); err != nil || string(text) != `{"a":"1"}` {
+				t.Errorf("%q, %v", text, err)
 			}
 		}
 	})
