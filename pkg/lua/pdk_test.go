@@ -48,6 +48,9 @@ func TestPDKReadsTheRequest(t *testing.T) {
 		{`pdk.cookie(handle, "b")`, "", "2", []string{"cookie: a;" + strings.Repeat(" ", 40_000) + ";b=2"}},
 		{`pdk.cookie(handle, "b")`, "", "nil", []string{"cookie: bb=1; ab=2; b"}},
 		{`pdk.cookie(handle, "b")`, "", "nil", nil},
+		{`pdk.cookie(handle, "b")`, "", "2 = 3", []string{"cookie: a = 1; \t b\t =  2 = 3 \t;c"}},
+		{`pdk.cookie(handle, "b")`, "", "", []string{"cookie: b = ; c"}},
+		{`pdk.cookie(handle, "b")`, "", "3", []string{"cookie: = ; =b; b c=2;  ;; b=3; b=4"}},
 		{`#pdk.request_id(handle)`, "", "36", nil},
 		{`pdk.saved(handle, "x"), pdk.metadata(handle, "none", "x"), pdk.consumer(handle)`, "", "nil|nil|nil", nil},
 		{`pdk.equal("a", "a"), #pdk.uuid()`, "", "true|36", nil},
@@ -73,6 +76,24 @@ func TestPDKReadsTheRequest(t *testing.T) {
 		}
 		if got := envoy.Gateway("names").Get(t, "/").Body; got != "names|default/names" {
 			t.Errorf("the route is %q", got)
+		}
+	})
+}
+
+// The work that a client's blanks make grows with their number, not with its square.
+func TestPDKReadsManyBlanks(t *testing.T) {
+	blanks := strings.Repeat(" ", 50_000)
+	chains := map[string][]part.Part{"cookie": parts{show(`pdk.cookie(handle, "b")`)}}
+	onEnvoys(t, envoytest.Config{Chains: chains}, func(t *testing.T, envoy *envoytest.Envoy) {
+		for line, want := range map[string]string{
+			"cookie: a" + blanks + "a": "nil", "cookie: a;" + blanks + ";a": "nil", "cookie: b" + blanks + "=" + "2": "2",
+			"cookie: b=2" + blanks + ";": "2", "cookie: a=" + blanks + "; b=2": "2", "cookie: a" + blanks + "c=" + "; b=2": "2",
+		} {
+			for _, answer := range envoy.Gateway("cookie").DoAtOnce(t, envoytest.Request{Header: []string{line}}) {
+				if answer.Body != want {
+					t.Fatalf("%q, want %q, for %.20q", answer.Body, want, line)
+				}
+			}
 		}
 	})
 }

@@ -172,6 +172,22 @@ func TestLists(t *testing.T) {
 	})
 }
 
+// The work that blanks in an agent make grows with their number, not with its square.
+func TestManyBlanks(t *testing.T) {
+	blanks := strings.Repeat(" ", 50_000)
+	catalogtest.OnEach(t, map[string][]part.Part{"chain": parts(t, "i", `{deny: ['^a$']}`)}, func(t *testing.T, envoy *envoytest.Envoy) {
+		for agent, status := range map[string]int{
+			"a" + blanks + "a": 200, "a" + blanks + "Googlebot/2.1": 403, "a" + blanks: 403, "Googlebot/2.1" + strings.Repeat(" a", 25_000): 403,
+		} {
+			for _, a := range envoy.Gateway("chain").DoAtOnce(t, envoytest.Request{Header: []string{"user-agent: " + agent}}) {
+				if a.Status != status {
+					t.Fatalf("%.20q: status %d, want %d", agent, a.Status, status)
+				}
+			}
+		}
+	})
+}
+
 func TestRefusal(t *testing.T) {
 	chains := map[string][]part.Part{"default": parts(t, "i", `{}`), "all": parts(t, "j", `{deny: ['.*']}`)}
 	catalogtest.OnEach(t, chains, func(t *testing.T, envoy *envoytest.Envoy) {

@@ -145,6 +145,21 @@ func TestUpstreamSeesWhatTheClientAccepts(t *testing.T) {
 	})
 }
 
+// The work that blanks make grows with their number, not with its square.
+func TestManyBlanks(t *testing.T) {
+	blanks := strings.Repeat(" ", 50_000)
+	onEach(t, map[string]string{"all": `{algorithms: [zstd, br, gzip]}`}, func(t *testing.T, envoy *envoytest.Envoy) {
+		for _, accept := range []string{"gzip, x" + blanks + "x, br", "gzip," + blanks + ",br", "gzip" + blanks + ";q=1,br"} {
+			header := []string{"accept-encoding: " + accept, "echo-body: " + text}
+			for _, a := range envoy.Gateway("all").DoAtOnce(t, envoytest.Request{Header: header}) {
+				if a.Header.Get("content-encoding") != "br" {
+					t.Fatalf("%.20q: status %d, header %v", accept, a.Status, a.Header)
+				}
+			}
+		}
+	})
+}
+
 func TestWhatIsCompressed(t *testing.T) {
 	texts := map[string]string{
 		"default": `{algorithms: [gzip]}`, "both": `{}`, "small": `{min_length: 1}`, "etag": `{disable_on_etag: true}`,

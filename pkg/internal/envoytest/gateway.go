@@ -3,11 +3,13 @@ package envoytest
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 )
@@ -84,6 +86,22 @@ func (g *Gateway) Do(t testing.TB, r Request) *Answer {
 func (g *Gateway) Get(t testing.TB, path string, header ...string) *Answer {
 	t.Helper()
 	return g.Do(t, Request{Path: path, Header: header})
+}
+
+// DoAtOnce sends a request 16 times at once, and all have to be answered before the first of them would time out. What costs an
+// Envoy seconds for each is found so, and a slow machine is not taken for that.
+func (g *Gateway) DoAtOnce(t testing.TB, r Request) []*Answer {
+	t.Helper()
+	answers, errs := make([]*Answer, 16), make([]error, 16)
+	var wait sync.WaitGroup
+	for i := range answers {
+		wait.Go(func() { answers[i], errs[i] = g.send(r) })
+	}
+	wait.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	return answers
 }
 
 func (g *Gateway) send(r Request) (*Answer, error) {
