@@ -151,7 +151,7 @@ const detailsHeader = "x-istio-plugins-details"
 // Failure is the answer where a service could not be asked.
 type Failure struct {
 	// Details of Envoy, by how they begin, that tell this answer from others.
-	Details string
+	Details []string
 	Status  int32
 	Message string
 }
@@ -170,9 +170,13 @@ func Parts(use builtin.Use, filter part.Native, f Failure, remove []string) []pa
 			Action: &mutationv3.HeaderMutation_Remove{Remove: strings.ToLower(name)},
 		})
 	}
+	details := make([]any, len(f.Details))
+	for i, d := range f.Details {
+		details[i] = d
+	}
 	return []part.Part{
 		use.Lua(answer, config.Value{
-			"header": detailsHeader, "failure": f.Details, "status": strconv.Itoa(int(f.Status)), "message": f.Message,
+			"id": use.Key(), "header": detailsHeader, "failures": details, "status": strconv.Itoa(int(f.Status)), "message": f.Message,
 		}),
 		part.Native{Config: &mutationfilterv3.HeaderMutation{Mutations: mutations}},
 		filter,

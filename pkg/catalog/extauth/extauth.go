@@ -68,22 +68,32 @@ func build(use builtin.Use, v config.Value) ([]part.Part, []builtin.Problem) {
 		return nil, problems
 	}
 	filter := part.Native{Config: authz(use, s, cluster, timeout)}
-	failure := callout.Failure{Details: "ext_authz_error", Status: s.StatusOnError, Message: "Authorization service unavailable"}
+	failure := callout.Failure{
+		Details: []string{"ext_authz_error", "ext_authz_invalid"}, Status: s.StatusOnError, Message: "Authorization service unavailable",
+	}
 	return callout.Parts(use, filter, failure, s.HeadersToRemove), problems
 }
 
-// unsafeUpstream are headers that would break the request if a service's answer overwrote them.
-var unsafeUpstream = []string{"content-length", "transfer-encoding", "connection", "host", "upgrade", "te", "trailer"}
+// transport are headers that would break a message if they came from a service's answer.
+var transport = []string{"content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer"}
 
 // check holds the rules that go beyond the schema.
 func check(s settings) []builtin.Problem {
 	var problems []builtin.Problem
-	for i, name := range s.UpstreamHeaders {
-		path := builtin.Path("upstream_headers", strconv.Itoa(i))
-		for _, bad := range unsafeUpstream {
-			if callout.Matches([]string{name}, bad) {
-				problems = append(problems, builtin.Problem{Path: path, Message: fmt.Sprintf("would overwrite the header %s, which says how a request is sent", bad)})
-				break
+	for _, list := range []struct {
+		field   string
+		names   []string
+		unsafe  []string
+		message string
+	}{
+		{"upstream_headers", s.UpstreamHeaders, slices.Concat(transport, []string{"host"}), "would overwrite the header %s, which says how a request is sent"},
+	} {
+		for i, name := range list.names {
+			bad := slices.IndexFunc(list.unsafe, func(header string) bool { return callout.Matches([]string{name}, header) })
+			if bad >= 0 {
+				problems = append(problems, builtin.Problem{
+					Path: builtin.Path(list.field, strconv.Itoa(i)), Message: fmt.Sprintf(list.message, list.unsafe[bad]),
+				})
 			}
 		}
 	}

@@ -3,7 +3,9 @@ package extauth
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -19,6 +21,7 @@ import (
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
 	"github.com/istio-plugins/istio-plugins/pkg/internal/catalogtest"
@@ -53,6 +56,26 @@ func TestConfig(t *testing.T) {
 		{`{` + service + `, upstream_headers: ['ho*']}`, []string{"upstream_headers[0]: would overwrite the header host, which says how a request is sent"}},
 		{`{` + service + `, upstream_headers: ['*']}`, []string{"upstream_headers[0]: would overwrite the header content-length, which says how a request is sent"}},
 		{`{` + service + `, upstream_headers: [':path']}`, []string{`upstream_headers[0]: ":path" is no valid http header name`}},
+		{`{` + service + `, upstream_headers: [connection, 'transfer-*', TE, upgrade, trailer, x-te]}`, []string{
+			"upstream_headers[0]: would overwrite the header connection, which says how a request is sent",
+			"upstream_headers[1]: would overwrite the header transfer-encoding, which says how a request is sent",
+			"upstream_headers[2]: would overwrite the header te, which says how a request is sent",
+			"upstream_headers[3]: would overwrite the header upgrade, which says how a request is sent",
+			"upstream_headers[4]: would overwrite the header trailer, which says how a request is sent",
+		}},
+		{`{` + service + `, allowed_headers: ['x-*-y', 'a b', ''], disallowed_headers: ["x\n"]}`, []string{
+			`allowed_headers[1]: "a b" is no valid http header name`,
+			`allowed_headers[2]: "" is no valid http header name`,
+			`disallowed_headers[0]: "x\n" is no valid http header name`,
+		}},
+		{`{` + service + `, protocol: https}`, []string{`protocol: "https" is not allowed, allowed are "http", "grpc"`}},
+		{`{` + service + `, with_request_body: {max_request_bytes: 0}}`, []string{"with_request_body.max_request_bytes: 0 is too small, at least 1"}},
+		{`{` + service + `, failure_mode_allow: "false"}`, []string{"failure_mode_allow: must be a boolean, not a string"}},
+		{`{service: {name: auth, namespace: a, port: 80}}`, []string{
+			"service.host: is required",
+			"service.name: unknown field, known ones are host, port",
+			"service.namespace: unknown field, known ones are host, port",
+		}},
 		{`{` + service + `, headers_to_remove: [Host]}`, []string{"headers_to_remove[0]: host cannot be removed"}},
 		{`{` + service + `, status_on_error: 200}`, []string{"status_on_error: 200 is not allowed, allowed are 400, 401, 403, 404, 429, 500, 502, 503, 504"}},
 		{`{` + service + `, with_request_body: {}}`, []string{"with_request_body.max_request_bytes: is required"}},
@@ -105,7 +128,7 @@ func serve(t testing.TB) *service {
 
 func (s *service) answer(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
-	lines := []string{r.Method + " " + r.Host + " " + string(body)}
+	lines := []string{r.Method + " " + r.Host + " " + string(body), fmt.Sprint("length ", r.ContentLength), "uri " + r.RequestURI}
 	for name, values := range r.Header {
 		for _, v := range values {
 			lines = append(lines, strings.ToLower(name)+": "+v)
@@ -134,6 +157,11 @@ func (s *service) answer(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusInternalServerError)
 	case "hang":
 		<-r.Context().Done()
+	case "break":
+		panic(http.ErrAbortHandler) // closes the connection
+	case "large":
+		w.WriteHeader(http.StatusUnauthorized)
+		_, _ = io.WriteString(w, large)
 	default:
 		h.Set("x-user", "anna")
 		h.Set("x-note", "seen")
@@ -150,6 +178,10 @@ func (s *service) Check(ctx context.Context, r *authv3.CheckRequest) (*authv3.Ch
 	option := func(name, value string) *corev3.HeaderValueOption {
 		return &corev3.HeaderValueOption{Header: &corev3.HeaderValue{Key: name, Value: value}, AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD}
 	}
+	allowed := &authv3.OkHttpResponse{
+		Headers: []*corev3.HeaderValueOption{option("x-user", "anna")}, HeadersToRemove: []string{"x-secret"},
+		ResponseHeadersToAdd: []*corev3.HeaderValueOption{option("x-note", "seen")},
+	}
 	switch path {
 	case "/deny":
 		return &authv3.CheckResponse{
@@ -162,14 +194,29 @@ func (s *service) Check(ctx context.Context, r *authv3.CheckRequest) (*authv3.Ch
 	case "/hang":
 		<-ctx.Done()
 		return nil, ctx.Err()
+	case "/break":
+		return nil, status.Error(codes.Unauthenticated, "who are you?")
+	case "/newline":
+		allowed.Headers = []*corev3.HeaderValueOption{option("x-user", "an\nna")}
+	case "/length":
+		allowed.Headers = []*corev3.HeaderValueOption{option("content-length", "2"), option("x-user", "anna")}
+	case "/chunked":
+		allowed.Headers = []*corev3.HeaderValueOption{option("Transfer-Encoding", "chunked")}
 	}
-	return &authv3.CheckResponse{
-		Status: &statuspb.Status{},
-		HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: &authv3.OkHttpResponse{
-			Headers: []*corev3.HeaderValueOption{option("x-user", "anna")}, HeadersToRemove: []string{"x-secret"},
-			ResponseHeadersToAdd: []*corev3.HeaderValueOption{option("x-note", "seen")},
-		}},
-	}, nil
+	return &authv3.CheckResponse{Status: &statuspb.Status{}, HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: allowed}}, nil
+}
+
+// nobody is an address where nobody listens.
+func nobody(t testing.TB) string {
+	t.Helper()
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := closed.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return closed.Addr().String()
 }
 
 func onEach(t *testing.T, texts map[string]string, test func(*testing.T, *envoytest.Envoy, *service)) {
@@ -182,15 +229,8 @@ func onEachBehind(t *testing.T, front []part.Part, texts map[string]string, test
 	for name, text := range texts {
 		chains[name] = slices.Concat(front, catalogtest.Parts(t, Builtin, used, text))
 	}
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := closed.Close(); err != nil {
-		t.Fatal(err)
-	}
 	s := serve(t)
-	down := closed.Addr().String()
+	down := nobody(t)
 	catalogtest.OnEachWith(t, envoytest.Config{
 		Chains:        chains,
 		Clusters:      map[string]string{"outbound|80||auth.test": s.address, "outbound|80||down.test": down},
@@ -203,23 +243,26 @@ func TestHTTP(t *testing.T) {
 		"plain": `{service: {host: auth.test, port: 80}}`,
 		"lists": `{service: {host: auth.test, port: 80}, path_prefix: /check, allowed_headers: [X-A, 'x-b*'], disallowed_headers: [x-bad],
 			upstream_headers: [x-user], headers_to_remove: [X-User], client_headers: [x-why], client_headers_on_success: ['x-n*']}`,
-		"all":   `{service: {host: auth.test, port: 80}, allowed_headers: ['*']}`,
-		"body":  `{service: {host: auth.test, port: 80}, with_request_body: {max_request_bytes: 8}}`,
-		"begin": `{service: {host: auth.test, port: 80}, with_request_body: {max_request_bytes: 8, allow_partial_message: true}}`,
-		"twice": `{service: {host: auth.test, port: 80}, status_on_error: 503}`,
+		"all":    `{service: {host: auth.test, port: 80}, allowed_headers: ['*']}`,
+		"prefix": `{service: {host: auth.test, port: 80}, upstream_headers: ['x-*']}`,
+		"large":  `{service: {host: auth.test, port: 80}, with_request_body: {max_request_bytes: 3000000}}`,
+		"body":   `{service: {host: auth.test, port: 80}, with_request_body: {max_request_bytes: 8}}`,
+		"begin":  `{service: {host: auth.test, port: 80}, with_request_body: {max_request_bytes: 8, allow_partial_message: true}}`,
+		"twice":  `{service: {host: auth.test, port: 80}, status_on_error: 503}`,
 	}
 	onEach(t, texts, func(t *testing.T, envoy *envoytest.Envoy, s *service) {
 		for _, c := range []struct {
 			name, chain string
 			request     envoytest.Request
 			status      int
+			refused     bool     // although the status is 200
 			body        string   // where the upstream is not reached
 			answer      []string // header lines; a name alone must not be there
 			asked       []string // what the service got, the same
 			upstream    []string
 		}{
 			{name: "allowed", chain: "plain", request: envoytest.Request{Path: "/ok1?a=b", Host: "shop.test", Header: []string{"authorization: t", "x-a: 1", "x-user: eve"}}, status: 200,
-				asked: []string{"GET shop.test ", "authorization: t", "x-a"}, upstream: []string{"x-user: eve"}, answer: []string{"x-note", "x-istio-plugins-details"}},
+				asked: []string{"GET shop.test ", "uri /ok1?a=b", "length 0", "authorization: t", "x-a"}, upstream: []string{"x-user: eve"}, answer: []string{"x-note", "x-istio-plugins-details"}},
 			{name: "refused", chain: "plain", request: envoytest.Request{Path: "/deny"}, status: 401, body: "no, /deny",
 				answer: []string{"www-authenticate: Own", "x-why: because", "x-inner: 1", "x-istio-plugins-details"}},
 			{name: "refused, HEAD", chain: "plain", request: envoytest.Request{Method: "HEAD", Path: "/deny"}, status: 401, answer: []string{"x-why: because"}},
@@ -234,6 +277,12 @@ func TestHTTP(t *testing.T) {
 			{name: "the service fails", chain: "plain", request: envoytest.Request{Path: "/fail"}, status: 403, body: unavailable,
 				answer: []string{"content-type: application/json; charset=utf-8", "x-istio-plugins-details"}},
 			{name: "the service fails, another status", chain: "twice", request: envoytest.Request{Path: "/fail"}, status: 503, body: unavailable},
+			{name: "no answer", chain: "plain", request: envoytest.Request{Path: "/break"}, status: 403, body: unavailable},
+			{name: "a large refusal", chain: "plain", request: envoytest.Request{Path: "/large"}, status: 401, body: large},
+			{name: "a gRPC call, refused", chain: "plain", request: envoytest.Request{Method: "POST", HTTP2: true, Path: "/deny", Header: []string{"content-type: application/grpc"}}, status: 200,
+				refused: true, answer: []string{"grpc-status: 16", "grpc-message: no, /deny"}},
+			{name: "upstream headers by their begin", chain: "prefix", request: envoytest.Request{Path: "/ok10", Header: []string{"x-user: eve", "x-other: 1"}}, status: 200,
+				upstream: []string{"x-user: anna", "x-note: seen", "x-other: 1"}},
 			{name: "the service fails, HEAD", chain: "plain", request: envoytest.Request{Method: "HEAD", Path: "/fail"}, status: 403},
 			{name: "lists, allowed", chain: "lists", request: envoytest.Request{Path: "/ok2", Header: []string{"x-a: 1", "x-a: 2", "x-bcd: 3", "x-bad: 4", "x-c: 5", "x-user: eve"}}, status: 200,
 				asked:    []string{"x-a: 1", "x-a: 2", "x-bcd: 3", "x-bad", "x-c", "x-user"},
@@ -243,19 +292,20 @@ func TestHTTP(t *testing.T) {
 			{name: "all headers", chain: "all", request: envoytest.Request{Path: "/ok3", Header: []string{"x-c: 5", "cookie: a=b"}}, status: 200, asked: []string{"x-c: 5", "cookie: a=b"}},
 			{name: "a body", chain: "body", request: envoytest.Request{Method: "POST", Path: "/ok4", Body: "12345678", Host: "shop.test"}, status: 200, asked: []string{"POST shop.test 12345678"}},
 			{name: "a body of unknown length", chain: "body", request: envoytest.Request{Method: "POST", Path: "/ok5", Body: "1234", UnknownLength: true, Host: "shop.test"}, status: 200, asked: []string{"POST shop.test 1234"}},
+			{name: "a large body", chain: "large", request: envoytest.Request{Method: "POST", Path: "/ok11", Body: large, Host: "shop.test"}, status: 200, asked: []string{"POST shop.test " + large}},
 			{name: "too large a body", chain: "body", request: envoytest.Request{Method: "POST", Path: "/ok6", Body: "123456789"}, status: 413, body: "Payload Too Large"},
 			{name: "the begin of a body", chain: "begin", request: envoytest.Request{Method: "POST", Path: "/ok7", Body: "123456789", Host: "shop.test"}, status: 200,
 				asked: []string{"POST shop.test 12345678", "x-envoy-auth-partial-body: true"}},
 			{name: "no body is asked for", chain: "plain", request: envoytest.Request{Method: "POST", Path: "/ok8", Body: "123456789", Host: "shop.test"}, status: 200, asked: []string{"POST shop.test "}},
-			{name: "a details header of the upstream's", chain: "plain", request: envoytest.Request{Path: "/ok9", Header: []string{"x-echo-header: x-istio-plugins-details: ext_authz_error"}}, status: 200, answer: []string{"x-istio-plugins-details"}},
+			{name: "a details header of the upstream's", chain: "plain", request: envoytest.Request{Path: "/ok9", Header: []string{envoytest.EchoHeader + ": x-istio-plugins-details: ext_authz_error"}}, status: 200, answer: []string{"x-istio-plugins-details"}},
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				got := envoy.Gateway(c.chain).Do(t, c.request)
-				if got.Status != c.status || (got.Upstream != nil) != (c.status == 200) {
-					t.Fatalf("%d %q, upstream %v; want %d", got.Status, got.Body, got.Upstream, c.status)
+				if got.Status != c.status || (got.Upstream != nil) != (c.status == 200 && !c.refused) {
+					t.Fatalf("%d %.99q, upstream %v; want %d", got.Status, got.Body, got.Upstream, c.status)
 				}
 				if got.Upstream == nil && c.request.Method != "HEAD" && got.Body != c.body {
-					t.Errorf("body %q, want %q", got.Body, c.body)
+					t.Errorf("body %.99q, want %.99q", got.Body, c.body)
 				}
 				// Envoy 1.37.0 drops all headers of a refusal: envoyproxy/envoy#43475.
 				if !strings.Contains(t.Name(), "1.37.0") || got.Upstream != nil {
@@ -275,6 +325,9 @@ func TestHTTP(t *testing.T) {
 		}
 	})
 }
+
+// large is more than Envoy holds in memory unless it is told to.
+var large = strings.Repeat("large,", 300_000)
 
 const unavailable = `{"message":"Authorization service unavailable"}`
 
@@ -327,6 +380,48 @@ func TestGRPC(t *testing.T) {
 	})
 }
 
+// Each of several asks its own service, and what it says of a failure is its own.
+func TestSeveral(t *testing.T) {
+	chain := func(first, second string) []part.Part {
+		a, b := used, used
+		a.Instance, b.Instance = "a", "b"
+		return slices.Concat(catalogtest.Parts(t, Builtin, a, first), catalogtest.Parts(t, Builtin, b, second))
+	}
+	const (
+		asked = `{service: {host: auth.test, port: 80}, status_on_error: 500, upstream_headers: [x-user]}`
+		down  = `{service: {host: down.test, port: 80}, status_on_error: 502}`
+		gone  = `{service: {host: down.test, port: 80}, status_on_error: 503}`
+		open  = `{service: {host: down.test, port: 80}, failure_mode_allow: true}`
+	)
+	s := serve(t)
+	catalogtest.OnEachWith(t, envoytest.Config{
+		Chains: map[string][]part.Part{
+			"asked, asked": chain(asked, asked), "asked, down": chain(asked, down), "down, asked": chain(down, asked),
+			"down, gone": chain(down, gone), "open, gone": chain(open, gone), "asked, open": chain(asked, open),
+		},
+		Clusters: map[string]string{"outbound|80||auth.test": s.address, "outbound|80||down.test": nobody(t)},
+	}, func(t *testing.T, envoy *envoytest.Envoy) {
+		for _, c := range []struct {
+			chain, path string
+			status      int
+			body        string
+		}{
+			{"asked, asked", "/ok", 200, ""}, {"asked, asked", "/fail", 500, unavailable}, {"asked, asked", "/deny", 401, "no, /deny"},
+			{"asked, down", "/ok", 502, unavailable}, {"asked, down", "/fail", 500, unavailable}, {"asked, down", "/deny", 401, "no, /deny"},
+			{"down, asked", "/ok", 502, unavailable}, {"down, asked", "/deny", 502, unavailable}, {"down, gone", "/", 502, unavailable},
+			{"open, gone", "/", 503, unavailable}, {"asked, open", "/ok", 200, ""}, {"asked, open", "/fail", 500, unavailable},
+		} {
+			got := envoy.Gateway(c.chain).Get(t, c.path)
+			if got.Status != c.status || c.body != "" && got.Body != c.body || (got.Upstream != nil) != (c.status == 200) {
+				t.Errorf("%s%s: %d %q, want %d %q", c.chain, c.path, got.Status, got.Body, c.status, c.body)
+			}
+			if got.Header.Get("x-istio-plugins-details") != "" {
+				t.Errorf("%s%s: %v", c.chain, c.path, got.Header)
+			}
+		}
+	})
+}
+
 // What a gRPC service learns besides the request: how long there is time, and what plugins in front have noted.
 func TestContext(t *testing.T) {
 	paint := part.Lua{Plugin: "paint", Source: `return {request = function(handle)
@@ -373,12 +468,23 @@ func TestFailures(t *testing.T) {
 			texts[protocol+" "+host+" open"] = text + ", failure_mode_allow: true, with_request_body: {max_request_bytes: 4}}"
 		}
 	}
-	onEach(t, texts, func(t *testing.T, envoy *envoytest.Envoy, _ *service) {
+	sure := `service: {host: auth.test, port: 81}, protocol: grpc, timeout: 10s`
+	all := maps.Clone(texts)
+	all["sure"], all["sure open"] = `{`+sure+`}`, `{`+sure+`, failure_mode_allow: true}`
+	onEach(t, all, func(t *testing.T, envoy *envoytest.Envoy, _ *service) {
 		for name := range texts {
-			path, open := "/hang", strings.HasSuffix(name, "open")
-			got := envoy.Gateway(name).Get(t, path)
-			if open && (got.Status != 200 || got.Upstream == nil) || !open && (got.Status != 403 || got.Body != unavailable || got.Upstream != nil) {
-				t.Errorf("%s: %d %q", name, got.Status, got.Body)
+			open := strings.HasSuffix(name, "open")
+			for _, path := range []string{"/hang", "/break"} {
+				got := envoy.Gateway(name).Get(t, path)
+				if open && (got.Status != 200 || got.Upstream == nil) || !open && (got.Status != 403 || got.Body != unavailable || got.Upstream != nil) {
+					t.Errorf("%s%s: %d %q", name, path, got.Status, got.Body)
+				}
+			}
+		}
+		// An answer that cannot be followed is one, but lets nothing pass.
+		for _, name := range []string{"sure", "sure open"} {
+			if got := envoy.Gateway(name).Get(t, "/newline"); got.Status != 403 || got.Body != unavailable || got.Upstream != nil {
+				t.Errorf("%s: a header that cannot be sent: %d %q", name, got.Status, got.Body)
 			}
 		}
 		// What the client does wrong is no failure of the service.

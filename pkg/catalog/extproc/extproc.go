@@ -73,9 +73,12 @@ func build(use builtin.Use, v config.Value) ([]part.Part, []builtin.Problem) {
 		return nil, problems
 	}
 	filter := part.Native{Config: processor(s, open, cluster, timeout)}
-	failure := callout.Failure{Details: "ext_proc_error", Status: s.StatusOnError, Message: "External processing failed"}
+	failure := callout.Failure{Details: failures, Status: s.StatusOnError, Message: "External processing failed"}
 	return callout.Parts(use, filter, failure, nil), problems
 }
+
+// failures are Envoy's words for a service that cannot be asked, and for one whose answer makes no sense.
+var failures = []string{"ext_proc_error", "spurious_message", "unhandled_message", "header_mutation_", "mismatch_between_content_length"}
 
 // check holds the rules that go beyond the schema: what Envoy would refuse, or what does not do what it says.
 func check(s settings, open bool) []builtin.Problem {

@@ -94,6 +94,13 @@ func set(name, value string) *corev3.HeaderValueOption {
 	}
 }
 
+// streamed is a piece of a body that is exchanged in both directions at once, in the place of another.
+func streamed(text string, of *procv3.HttpBody) *procv3.BodyMutation {
+	return &procv3.BodyMutation{Mutation: &procv3.BodyMutation_StreamedResponse{
+		StreamedResponse: &procv3.StreamedBodyResponse{Body: []byte(text), EndOfStream: of.GetEndOfStream()},
+	}}
+}
+
 func header(h *corev3.HeaderMap, name string) string {
 	for _, v := range h.GetHeaders() {
 		if v.GetKey() == name {
@@ -151,6 +158,17 @@ func (p *server) Process(stream procv3.ExternalProcessor_ProcessServer) error {
 				return nil
 			case "/close":
 				return nil
+			case "/nothing": // is no answer
+			case "/spurious":
+				out.Response = &procv3.ProcessingResponse_ResponseHeaders{ResponseHeaders: &procv3.HeadersResponse{}}
+			case "/newline", "/length", "/chunked", "/elsewhere":
+				mutation := &procv3.HeaderMutation{SetHeaders: []*corev3.HeaderValueOption{map[string]*corev3.HeaderValueOption{
+					"/newline": set("x-new", "a\nb"), "/length": set("content-length", "2"), "/chunked": set("transfer-encoding", "chunked"),
+					"/elsewhere": set(":path", envoytest.OtherRoute),
+				}[path]}}
+				out.Response = &procv3.ProcessingResponse_RequestHeaders{RequestHeaders: &procv3.HeadersResponse{
+					Response: &procv3.CommonResponse{HeaderMutation: mutation},
+				}}
 			case "/break":
 				return errors.New("broken")
 			default:
@@ -161,7 +179,19 @@ func (p *server) Process(stream procv3.ExternalProcessor_ProcessServer) error {
 				}}}
 			}
 		case *procv3.ProcessingRequest_RequestBody:
-			note("request body " + string(m.RequestBody.GetBody()))
+			if len(m.RequestBody.GetBody()) < 100 {
+				note("request body " + string(m.RequestBody.GetBody()))
+			}
+			if path == "/hang-request" {
+				<-stream.Context().Done()
+				return nil
+			}
+			if strings.HasPrefix(path, "/duplex") {
+				out.Response = &procv3.ProcessingResponse_RequestBody{RequestBody: &procv3.BodyResponse{Response: &procv3.CommonResponse{
+					BodyMutation: streamed(strings.ToUpper(string(m.RequestBody.GetBody())), m.RequestBody),
+				}}}
+				break
+			}
 			out.Response = &procv3.ProcessingResponse_RequestBody{RequestBody: &procv3.BodyResponse{Response: &procv3.CommonResponse{
 				BodyMutation: &procv3.BodyMutation{Mutation: &procv3.BodyMutation_Body{Body: []byte(strings.ToUpper(string(m.RequestBody.GetBody())))}},
 			}}}
@@ -178,6 +208,20 @@ func (p *server) Process(stream procv3.ExternalProcessor_ProcessServer) error {
 			}}}
 		case *procv3.ProcessingRequest_ResponseBody:
 			note("response body")
+			switch path {
+			case "/hang-response":
+				<-stream.Context().Done()
+				return nil
+			case "/duplex":
+				out.Response = &procv3.ProcessingResponse_ResponseBody{ResponseBody: &procv3.BodyResponse{Response: &procv3.CommonResponse{
+					BodyMutation: streamed(strings.ToLower(string(m.ResponseBody.GetBody())), m.ResponseBody),
+				}}}
+			case "/same":
+				out.Response = &procv3.ProcessingResponse_ResponseBody{ResponseBody: &procv3.BodyResponse{}}
+			}
+			if out.Response != nil {
+				break
+			}
 			out.Response = &procv3.ProcessingResponse_ResponseBody{ResponseBody: &procv3.BodyResponse{Response: &procv3.CommonResponse{
 				HeaderMutation: &procv3.HeaderMutation{SetHeaders: []*corev3.HeaderValueOption{set("content-length", "8")}},
 				BodyMutation:   &procv3.BodyMutation{Mutation: &procv3.BodyMutation_Body{Body: []byte("replaced")}},
@@ -200,6 +244,10 @@ func onEach(t *testing.T, texts map[string]string, test func(*testing.T, *envoyt
 	for name, text := range texts {
 		chains[name] = catalogtest.Parts(t, Builtin, use(false), text)
 	}
+	onEachChain(t, chains, test)
+}
+
+func onEachChain(t *testing.T, chains map[string][]part.Part, test func(*testing.T, *envoytest.Envoy, *server)) {
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -327,11 +375,16 @@ func TestFailures(t *testing.T) {
 		texts[host] = text + ", status_on_error: 502}"
 		texts[host+" open"] = text + ", failure_mode_allow: true}"
 	}
+	texts["sure"] = "{" + service + ", message_timeout: 10s, status_on_error: 502}"
+	texts["sure open"] = "{" + service + ", message_timeout: 10s, failure_mode_allow: true}"
 	onEach(t, texts, func(t *testing.T, envoy *envoytest.Envoy, _ *server) {
 		for name := range texts {
-			paths := []string{"/hang", "/break"}
-			if !strings.HasPrefix(name, "proc") {
-				paths = []string{"/"}
+			paths := []string{"/"}
+			switch {
+			case strings.HasPrefix(name, "proc"):
+				paths = []string{"/hang", "/break"}
+			case strings.HasPrefix(name, "sure"):
+				paths = []string{"/break"}
 			}
 			for _, path := range paths {
 				got := envoy.Gateway(name).Get(t, path)
@@ -341,11 +394,27 @@ func TestFailures(t *testing.T) {
 				}
 			}
 		}
+		// What it says makes no sense. Envoy takes that for an answer where it cannot send it on.
+		for path, open := range map[string]int{"/nothing": 200, "/spurious": 200, "/newline": 500} {
+			if got := envoy.Gateway("sure").Get(t, path); got.Status != 502 || got.Body != failed || got.Upstream != nil {
+				t.Errorf("%s: %d %q", path, got.Status, got.Body)
+			}
+			if got := envoy.Gateway("sure open").Get(t, path); got.Status != open || (got.Upstream != nil) != (open == 200) {
+				t.Errorf("%s, open: %d %q", path, got.Status, got.Body)
+			}
+		}
+		call := envoytest.Request{Method: "POST", Path: "/break", HTTP2: true, Header: []string{"content-type: application/grpc"}}
+		if got := envoy.Gateway("sure").Do(t, call); got.Status != 200 || got.Header.Get("grpc-status") != "14" || got.Body != "" || got.Upstream != nil {
+			t.Errorf("a gRPC call: %d %q %v", got.Status, got.Body, got.Header)
+		}
+		if got := envoy.Gateway("sure").Do(t, envoytest.Request{Method: "HEAD", Path: "/break"}); got.Status != 502 || got.Upstream != nil {
+			t.Errorf("HEAD: %d %v", got.Status, got.Header)
+		}
 		// A service that ends its stream has no more to say about a request, and lets it pass.
-		if got := envoy.Gateway("proc.test").Get(t, "/close"); got.Status != 200 {
+		if got := envoy.Gateway("sure").Get(t, "/close"); got.Status != 200 {
 			t.Errorf("a stream that ends: %d %q", got.Status, got.Body)
 		}
-		if got := envoy.Gateway("proc.test").Get(t, "/late"); got.Status != 502 || got.Body != "" {
+		if got := envoy.Gateway("sure").Get(t, "/late"); got.Status != 502 || got.Body != "" {
 			t.Errorf("a failure of the response: %d %q %v", got.Status, got.Body, got.Header)
 		}
 	})
@@ -362,6 +431,161 @@ func TestModesLoad(t *testing.T) {
 	onEach(t, texts, func(t *testing.T, envoy *envoytest.Envoy, _ *server) {
 		if got := envoy.Gateway("nothing").Get(t, "/observed"); got.Status != 200 || got.Upstream.Value("x-new") != "" {
 			t.Errorf("observability_mode: %d %v", got.Status, got.Upstream)
+		}
+	})
+}
+
+// Each of several asks its own service, and what it says of a failure is its own.
+func TestSeveral(t *testing.T) {
+	chain := func(texts ...string) []part.Part {
+		var parts []part.Part
+		for i, text := range texts {
+			u := use(false)
+			u.Instance = fmt.Sprint(i)
+			parts = append(parts, catalogtest.Parts(t, Builtin, u, text)...)
+		}
+		return parts
+	}
+	const (
+		works = `{` + service + `, message_timeout: 5s, status_on_error: 500}`
+		down  = `{service: {host: down.test, port: 81}, message_timeout: 5s, status_on_error: 502}`
+		gone  = `{service: {host: down.test, port: 81}, message_timeout: 5s, status_on_error: 503}`
+	)
+	onEachChain(t, map[string][]part.Part{
+		"works, down": chain(works, down), "down, works": chain(down, works), "works, works": chain(works, works),
+		"down, gone": chain(down, strings.Replace(gone, "}", "}, processing_mode: {response_header_mode: SKIP}", 1)),
+	}, func(t *testing.T, envoy *envoytest.Envoy, _ *server) {
+		for chain, want := range map[string]int{"works, down": 502, "down, works": 502, "down, gone": 502, "works, works": 200} {
+			if got := envoy.Gateway(chain).Get(t, "/"); got.Status != want || want != 200 && got.Body != failed {
+				t.Errorf("%s: %d %q, want %d", chain, got.Status, got.Body, want)
+			}
+		}
+		if got := envoy.Gateway("works, works").Get(t, "/break"); got.Status != 500 || got.Body != failed {
+			t.Errorf("both: %d %q", got.Status, got.Body)
+		}
+		if got := envoy.Gateway("works, works").Get(t, "/answer"); got.Status != 402 || got.Body != "pay" || got.Header.Get("x-done") != "1" {
+			t.Errorf("the first answers, and the second sees it: %d %q %v", got.Status, got.Body, got.Header)
+		}
+	})
+}
+
+// Responses pass all plugins, also the answer of one in front to a request that the service has not seen.
+func TestAnswersOfOthers(t *testing.T) {
+	refuse := part.Lua{Plugin: "refuse", Source: `return {request = function(handle) pdk.fail(handle, 401, "no") end}`}
+	chains := map[string][]part.Part{}
+	for name, text := range map[string]string{
+		"seen":    `{` + service + `, message_timeout: 5s}`,
+		"skipped": `{` + service + `, message_timeout: 5s, processing_mode: {response_header_mode: SKIP}}`,
+		"down":    `{service: {host: down.test, port: 81}, message_timeout: 5s, status_on_error: 502}`,
+		"open":    `{service: {host: down.test, port: 81}, message_timeout: 5s, failure_mode_allow: true}`,
+	} {
+		chains[name] = append([]part.Part{refuse}, catalogtest.Parts(t, Builtin, use(false), text)...)
+	}
+	onEachChain(t, chains, func(t *testing.T, envoy *envoytest.Envoy, p *server) {
+		for chain, want := range map[string]int{"seen": 401, "skipped": 401, "down": 502, "open": 401} {
+			got := envoy.Gateway(chain).Get(t, "/")
+			if got.Status != want || want == 401 && got.Message() != "no" || (got.Header.Get("x-done") != "") != (chain == "seen") {
+				t.Errorf("%s: %d %q %v", chain, got.Status, got.Body, got.Header)
+			}
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if diff := gocmp.Diff(map[string][]string{"": {"response headers"}}, p.seen); diff != "" {
+			t.Errorf("the service saw (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// large is more than Envoy holds in memory.
+var large = strings.Repeat("large,", 300_000)
+
+func TestLargeBodies(t *testing.T) {
+	texts := map[string]string{}
+	for _, mode := range []string{"NONE", "STREAMED", "BUFFERED", "BUFFERED_PARTIAL"} {
+		texts[mode] = `{` + service + `, message_timeout: 20s, processing_mode: {request_body_mode: ` + mode + `}}`
+		texts[mode+" response"] = `{` + service + `, message_timeout: 20s, processing_mode: {response_body_mode: ` + mode + `}}`
+	}
+	onEach(t, texts, func(t *testing.T, envoy *envoytest.Envoy, _ *server) {
+		for name := range texts {
+			mode, response := strings.CutSuffix(name, " response")
+			status, length := 200, len(large)
+			switch {
+			case mode == "BUFFERED" && response:
+				status = 500
+			case mode == "BUFFERED":
+				status = 413
+			}
+			got := envoy.Gateway(name).Do(t, envoytest.Request{Method: "POST", Path: "/same", Body: large})
+			if got.Status != status || (got.Upstream != nil) != (status != 413) {
+				t.Fatalf("%s: %d %.40q, want %d", name, got.Status, got.Body, status)
+			}
+			if status == 200 && (len(got.Upstream.Body) != length || len(got.Body) < length) {
+				t.Errorf("%s: the upstream got %d bytes, the client %d", name, len(got.Upstream.Body), len(got.Body))
+			}
+		}
+	})
+}
+
+// A service that stops in the middle of a body: before anything was sent on there is an answer, afterwards a broken one.
+func TestHangsInBody(t *testing.T) {
+	text := func(more string) string {
+		return `{` + service + `, message_timeout: 2s, status_on_error: 503` + more + `}`
+	}
+	onEach(t, map[string]string{
+		"request":           text(`, processing_mode: {request_body_mode: STREAMED}`),
+		"response buffered": text(`, processing_mode: {response_body_mode: BUFFERED}`),
+		"response":          text(`, processing_mode: {response_header_mode: SKIP, response_body_mode: STREAMED}`),
+		"open":              text(`, failure_mode_allow: true, processing_mode: {request_body_mode: BUFFERED, response_body_mode: BUFFERED}`),
+	}, func(t *testing.T, envoy *envoytest.Envoy, _ *server) {
+		for _, c := range []struct {
+			chain, path, body string
+			status            int
+			upstream          bool
+		}{
+			{"request", "/hang-request", failed, 503, false},
+			{"response buffered", "/hang-response", "", 504, true},
+			{"open", "/hang-request", "", 200, true},
+			{"open", "/hang-response", "", 200, true},
+		} {
+			t.Run(c.chain+c.path, func(t *testing.T) {
+				t.Parallel()
+				got := envoy.Gateway(c.chain).Do(t, envoytest.Request{Method: "POST", Path: c.path, Body: "text"})
+				if got.Status != c.status || (got.Upstream != nil) != c.upstream || c.status != 200 && got.Body != c.body {
+					t.Errorf("%d %q, upstream %v", got.Status, got.Body, got.Upstream)
+				}
+			})
+		}
+		t.Run("response", func(t *testing.T) {
+			t.Parallel()
+			got, err := http.Get(envoy.Gateway("response").URL + "/hang-response")
+			if err != nil {
+				return // broken before the begin arrived
+			}
+			defer got.Body.Close()
+			if _, err := io.ReadAll(got.Body); got.StatusCode != 200 || err == nil {
+				t.Errorf("%d, and all of the body", got.StatusCode)
+			}
+		})
+	})
+}
+
+// Bodies are exchanged piece by piece, and a gRPC call, which may go on for ever, is one of several pieces.
+func TestStreams(t *testing.T) {
+	onEach(t, map[string]string{
+		"streamed": `{` + service + `, message_timeout: 5s, processing_mode: {request_body_mode: STREAMED}}`,
+		"duplex": `{` + service + `, message_timeout: 5s, processing_mode: {request_body_mode: FULL_DUPLEX_STREAMED, request_trailer_mode: SEND,
+			response_body_mode: FULL_DUPLEX_STREAMED, response_trailer_mode: SEND}}`,
+	}, func(t *testing.T, envoy *envoytest.Envoy, _ *server) {
+		for _, chain := range []string{"streamed", "duplex"} {
+			got := envoy.Gateway(chain).Do(t, envoytest.Request{
+				Method: "POST", Path: "/" + chain, HTTP2: true, Body: "text", Trailer: []string{"t: 1"},
+				Header: []string{"content-type: application/grpc", "te: trailers", envoytest.EchoHeader + ": content-type: application/grpc",
+					envoytest.EchoBody + ": MESSAGE", envoytest.EchoTrailer + ": grpc-status: 0"},
+			})
+			body := map[string]string{"streamed": "MESSAGE", "duplex": "message"}[chain]
+			if got.Status != 200 || got.Upstream.Body != "TEXT" || got.Body != body || got.Trailer.Get("grpc-status") != "0" {
+				t.Errorf("%s: %d %q %v, upstream %v", chain, got.Status, got.Body, got.Trailer, got.Upstream)
+			}
 		}
 	})
 }
