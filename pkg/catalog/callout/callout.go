@@ -145,6 +145,15 @@ func Matches(names []string, name string) bool {
 	})
 }
 
+// Untouched matches headers that a service must not write: they say how a message is sent, and with a wrong one its rest is
+// read as somebody else's next message.
+func Untouched(names ...string) *matcherv3.RegexMatcher {
+	return &matcherv3.RegexMatcher{
+		EngineType: &matcherv3.RegexMatcher_GoogleRe2{GoogleRe2: &matcherv3.RegexMatcher_GoogleRE2{}},
+		Regex:      strings.Join(names, "|"),
+	}
+}
+
 // detailsHeader tells the Lua part in front who answered. What comes from an upstream is overwritten.
 const detailsHeader = "x-istio-plugins-details"
 

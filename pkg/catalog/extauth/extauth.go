@@ -11,10 +11,12 @@ import (
 	"strings"
 	"time"
 
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	extauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/callout"
@@ -87,6 +89,7 @@ func check(s settings) []builtin.Problem {
 		message string
 	}{
 		{"upstream_headers", s.UpstreamHeaders, slices.Concat(transport, []string{"host"}), "would overwrite the header %s, which says how a request is sent"},
+		{"client_headers_on_success", s.ClientHeadersOnAllow, transport, "would add to the header %s, which says how a response is sent"},
 	} {
 		for i, name := range list.names {
 			bad := slices.IndexFunc(list.unsafe, func(header string) bool { return callout.Matches([]string{name}, header) })
@@ -145,6 +148,9 @@ func authz(use builtin.Use, s settings, cluster string, timeout time.Duration) *
 	if s.grpc() {
 		f.Services = &extauthzv3.ExtAuthz_GrpcService{GrpcService: callout.GRPC(cluster, timeout)}
 		f.MetadataContextNamespaces = s.MetadataNamespaces
+		f.DecoderHeaderMutationRules = &mutationv3.HeaderMutationRules{
+			AllowAllRouting: wrapperspb.Bool(true), AllowEnvoy: wrapperspb.Bool(true), DisallowExpression: callout.Untouched(transport...),
+		}
 		return f
 	}
 	f.Services = &extauthzv3.ExtAuthz_HttpService{HttpService: &extauthzv3.HttpService{

@@ -63,6 +63,10 @@ func TestConfig(t *testing.T) {
 			"upstream_headers[3]: would overwrite the header upgrade, which says how a request is sent",
 			"upstream_headers[4]: would overwrite the header trailer, which says how a request is sent",
 		}},
+		{`{` + service + `, client_headers_on_success: [x-note, Host, 'CONTENT-*', '*'], client_headers: ['*']}`, []string{
+			"client_headers_on_success[2]: would add to the header content-length, which says how a response is sent",
+			"client_headers_on_success[3]: would add to the header content-length, which says how a response is sent",
+		}},
 		{`{` + service + `, allowed_headers: ['x-*-y', 'a b', ''], disallowed_headers: ["x\n"]}`, []string{
 			`allowed_headers[1]: "a b" is no valid http header name`,
 			`allowed_headers[2]: "" is no valid http header name`,
@@ -376,6 +380,23 @@ func TestGRPC(t *testing.T) {
 		asked := s.calls["/body"].GetRequest().GetHttp()
 		if string(asked.GetRawBody()) != "a\xffb" || asked.GetHeaders()["x-a"] != "1" || asked.GetHeaders()["x-b"] != "" {
 			t.Errorf("the service got %v", asked)
+		}
+	})
+}
+
+// What a gRPC service says of the length of a request would make the upstream take the rest of it for another request.
+func TestWhatServicesCannotChange(t *testing.T) {
+	onEach(t, map[string]string{"grpc": `{service: {host: auth.test, port: 81}, protocol: grpc}`}, func(t *testing.T, envoy *envoytest.Envoy, _ *service) {
+		for _, path := range []string{"/length", "/chunked"} {
+			for range 2 { // on one connection to the upstream
+				got := envoy.Gateway("grpc").Do(t, envoytest.Request{Method: "POST", Path: path, Body: "text"})
+				if got.Status != 200 || got.Upstream == nil || got.Upstream.Method != "POST" || got.Upstream.Body != "text" {
+					t.Fatalf("%s: %d, upstream %v", path, got.Status, got.Upstream)
+				}
+				if got.Upstream.Value("content-length") != "4" || path == "/length" && got.Upstream.Value("x-user") != "anna" {
+					t.Errorf("%s: upstream %v", path, got.Upstream)
+				}
+			}
 		}
 	})
 }

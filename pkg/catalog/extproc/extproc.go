@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -126,8 +127,18 @@ func check(s settings, open bool) []builtin.Problem {
 	return problems
 }
 
-// processor is the filter. The route is the one that the plugins were chosen by, so that the service cannot change it;
-// Envoy's own rules keep it from host, method and scheme.
+// mutations are what the service may change: by Envoy's own rules all but host, method and scheme. A length is its own to
+// write only where it may replace a buffered body, and has to.
+func mutations(s settings) *mutationv3.HeaderMutationRules {
+	kept := []string{"transfer-encoding", "connection", "upgrade"}
+	const buffered = "BUFFERED"
+	if s.ProcessingMode.RequestBody != buffered && s.ProcessingMode.ResponseBody != buffered && !s.AllowModeOverride {
+		kept = append(kept, "content-length")
+	}
+	return &mutationv3.HeaderMutationRules{DisallowExpression: callout.Untouched(kept...)}
+}
+
+// processor is the filter. The route is the one that the plugins were chosen by, so that the service cannot change it.
 func processor(s settings, open bool, cluster string, timeout time.Duration) *extprocv3.ExternalProcessor {
 	m := s.ProcessingMode
 	headers := func(mode string) extprocv3.ProcessingMode_HeaderSendMode {
@@ -142,6 +153,7 @@ func processor(s settings, open bool, cluster string, timeout time.Duration) *ex
 		StatusOnError:     &typev3.HttpStatus{Code: typev3.StatusCode(s.StatusOnError)},
 		MessageTimeout:    durationpb.New(timeout),
 		RouteCacheAction:  extprocv3.ExternalProcessor_RETAIN,
+		MutationRules:     mutations(s),
 		AllowModeOverride: s.AllowModeOverride,
 		ObservabilityMode: s.ObservabilityMode,
 		ProcessingMode: &extprocv3.ProcessingMode{

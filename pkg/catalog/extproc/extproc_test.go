@@ -496,6 +496,40 @@ func TestAnswersOfOthers(t *testing.T) {
 	})
 }
 
+// What a service says of the length of a body that it does not replace would make an upstream take the rest of it for
+// another request; another path does not lead to another route.
+func TestWhatServicesCannotChange(t *testing.T) {
+	route := part.Lua{Plugin: "route", Source: `return {response = function(handle) pdk.set_header(handle, "x-route", pdk.route(handle)) end}`}
+	chains := map[string][]part.Part{}
+	for _, mode := range []string{"NONE", "STREAMED", "BUFFERED_PARTIAL"} {
+		chains[mode] = append([]part.Part{route}, catalogtest.Parts(t, Builtin, use(false),
+			`{`+service+`, message_timeout: 5s, processing_mode: {request_body_mode: `+mode+`}}`)...)
+	}
+	onEachChain(t, chains, func(t *testing.T, envoy *envoytest.Envoy, _ *server) {
+		for mode := range chains {
+			body := "text"
+			if mode != "NONE" {
+				body = "TEXT"
+			}
+			for _, path := range []string{"/length", "/chunked"} {
+				for range 2 { // on one connection to the upstream
+					got := envoy.Gateway(mode).Do(t, envoytest.Request{Method: "POST", Path: path, Body: "text"})
+					if got.Status != 200 || got.Upstream == nil || got.Upstream.Method != "POST" || got.Upstream.Body != body {
+						t.Fatalf("%s%s: %d, upstream %v", mode, path, got.Status, got.Upstream)
+					}
+					if length := got.Upstream.Value("content-length"); length == "2" {
+						t.Errorf("%s%s: content-length %s", mode, path, length)
+					}
+				}
+			}
+			got := envoy.Gateway(mode).Get(t, "/elsewhere")
+			if got.Status != 200 || got.Upstream.Path != envoytest.OtherRoute || got.Header.Get("x-route") != mode {
+				t.Errorf("%s: another path: %d %v, upstream %v", mode, got.Status, got.Header, got.Upstream)
+			}
+		}
+	})
+}
+
 // large is more than Envoy holds in memory.
 var large = strings.Repeat("large,", 300_000)
 
