@@ -314,6 +314,25 @@ func TestPDKInTheResponse(t *testing.T) {
 	})
 }
 
+// A WebSocket is no body that anything may wait for: plugins change its headers, or answer in its place.
+func TestPDKAndWebSockets(t *testing.T) {
+	chains := map[string][]part.Part{
+		"open":    {response("headers", `pdk.set_header(handle, "x-a", pdk.header(handle, ":status"))`)},
+		"replace": {response("replace", `pdk.exit(handle, 403, {["x-a"] = "1"}, "no")`)},
+		"fails":   {response("fails", `error("no")`)},
+	}
+	onEnvoys(t, envoytest.Config{Chains: chains}, func(t *testing.T, envoy *envoytest.Envoy) {
+		if answer, back := envoy.Gateway("open").Upgrade(t, "/", "hello"); answer.Status != 101 || answer.Header.Get("x-a") != "101" || back != "hello" {
+			t.Errorf("%d %v, %q came back", answer.Status, answer.Header, back)
+		}
+		for chain, status := range map[string]int{"replace": 403, "fails": 500} {
+			if answer, _ := envoy.Gateway(chain).Upgrade(t, "/", "hello"); answer.Status != status || answer.Body != "" {
+				t.Errorf("%s: %d %v %q", chain, answer.Status, answer.Header, answer.Body)
+			}
+		}
+	})
+}
+
 func TestPDKIdentity(t *testing.T) {
 	alice := `{id = "id-1", username = "alice", custom_id = "crm-1", name = "alice-object", groups = {"a", "b"}}`
 	bob := `{id = "id-2", username = "bob"}`

@@ -204,6 +204,9 @@ func TestRefusal(t *testing.T) {
 				t.Errorf("%s: body %s", r.Method, a.Body)
 			}
 		}
+		if a, _ := envoy.Gateway("default").Upgrade(t, "/", "hello", "user-agent: Googlebot/2.1"); a.Status != 403 || a.Upstream != nil {
+			t.Errorf("a WebSocket: status %d", a.Status)
+		}
 		grpc := envoy.Gateway("default").Do(t, envoytest.Request{Method: "POST", HTTP2: true, Header: []string{"user-agent: curl/8.5.0", "content-type: application/grpc"}})
 		if grpc.Status != 200 || grpc.Header.Get("grpc-status") != "7" || grpc.Header.Get("grpc-message") != "Forbidden" {
 			t.Errorf("gRPC: status %d, headers %v", grpc.Status, grpc.Header)

@@ -255,6 +255,18 @@ func TestHeaders(t *testing.T) {
 	})
 }
 
+// What goes over a WebSocket is none of our business, also where its answer has a type that is compressed, or none.
+func TestWebSockets(t *testing.T) {
+	onEach(t, map[string]string{"small": `{min_length: 1}`}, func(t *testing.T, envoy *envoytest.Envoy) {
+		for _, header := range []string{"x-a: b", "echo-header: content-type: text/plain"} {
+			a, back := envoy.Gateway("small").Upgrade(t, "/", text, "accept-encoding: gzip, br", header)
+			if a.Status != 101 || a.Header.Get("content-encoding") != "" || back != text {
+				t.Errorf("status %d, header %v, %.40q came back", a.Status, a.Header, back)
+			}
+		}
+	})
+}
+
 // A plugin after this one sees the response first, and so the plain body.
 func TestOrder(t *testing.T) {
 	changes := part.Lua{Plugin: "changes", Source: `return {response = function(handle)

@@ -228,6 +228,19 @@ func TestRequests(t *testing.T) {
 	}
 }
 
+// A WebSocket is not subject to CORS: an upstream has to look at Origin itself.
+func TestWebSockets(t *testing.T) {
+	chain := map[string][]part.Part{"chain": parts(t, `{"origins":["https://a.test","https://(b|c)\\.test"]}`)}
+	catalogtest.OnEach(t, chain, func(t *testing.T, envoy *envoytest.Envoy) {
+		for _, origin := range []string{"https://a.test", "https://b.test", "https://evil.test"} {
+			answer, back := envoy.Gateway("chain").Upgrade(t, "/", "hello", "origin: "+origin)
+			if answer.Status != 101 || back != "hello" || answer.Upstream.Value("origin") != origin {
+				t.Errorf("%s: status %d, %q came back, upstream %v", origin, answer.Status, back, answer.Upstream)
+			}
+		}
+	})
+}
+
 // refuse answers every request.
 var refuse = part.Lua{Plugin: "refuse", Source: `return {request = function(h) pdk.fail(h, 401, "no") end}`}
 

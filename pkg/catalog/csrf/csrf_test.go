@@ -180,6 +180,15 @@ func TestMethods(t *testing.T) {
 	})
 }
 
+// A WebSocket begins with GET.
+func TestWebSockets(t *testing.T) {
+	onEach(t, map[string]string{"csrf": `{}`}, func(t *testing.T, envoy *envoytest.Envoy) {
+		if a, back := envoy.Gateway("csrf").Upgrade(t, "/", "hello", "origin: https://evil.example"); a.Status != 101 || back != "hello" {
+			t.Errorf("status %d, %q came back", a.Status, back)
+		}
+	})
+}
+
 func TestAnswer(t *testing.T) {
 	onEach(t, map[string]string{"csrf": `{}`}, func(t *testing.T, envoy *envoytest.Envoy) {
 		gateway := envoy.Gateway("csrf")

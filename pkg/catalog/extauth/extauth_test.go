@@ -384,6 +384,24 @@ func TestGRPC(t *testing.T) {
 	})
 }
 
+// A WebSocket is a request whose body begins when it is answered.
+func TestWebSockets(t *testing.T) {
+	onEach(t, map[string]string{
+		"http": `{service: {host: auth.test, port: 80}, with_request_body: {max_request_bytes: 100}, client_headers_on_success: [x-note]}`,
+		"grpc": `{service: {host: auth.test, port: 81}, protocol: grpc, with_request_body: {max_request_bytes: 100, allow_partial_message: true}}`,
+	}, func(t *testing.T, envoy *envoytest.Envoy, _ *service) {
+		for chain, refused := range map[string]int{"http": 401, "grpc": 402} {
+			got, back := envoy.Gateway(chain).Upgrade(t, "/ok", "hello")
+			if got.Status != 101 || back != "hello" || got.Header.Get("x-note") != "seen" {
+				t.Errorf("%s: %d %v %q", chain, got.Status, got.Header, back)
+			}
+			if got, _ := envoy.Gateway(chain).Upgrade(t, "/deny", "hello"); got.Status != refused || got.Upstream != nil {
+				t.Errorf("%s: %d %v", chain, got.Status, got.Upstream)
+			}
+		}
+	})
+}
+
 // What a gRPC service says of the length of a request would make the upstream take the rest of it for another request.
 func TestWhatServicesCannotChange(t *testing.T) {
 	onEach(t, map[string]string{"grpc": `{service: {host: auth.test, port: 81}, protocol: grpc}`}, func(t *testing.T, envoy *envoytest.Envoy, _ *service) {

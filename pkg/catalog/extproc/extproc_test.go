@@ -623,3 +623,18 @@ func TestStreams(t *testing.T) {
 		}
 	})
 }
+
+// A WebSocket is a request whose body begins when it is answered.
+func TestWebSockets(t *testing.T) {
+	onEach(t, map[string]string{
+		"headers": `{` + service + `, message_timeout: 5s}`,
+		"bodies":  `{` + service + `, message_timeout: 5s, processing_mode: {request_body_mode: STREAMED, response_body_mode: STREAMED}}`,
+	}, func(t *testing.T, envoy *envoytest.Envoy, _ *server) {
+		for chain, want := range map[string]string{"headers": "hello", "bodies": "HELLO"} {
+			got, back := envoy.Gateway(chain).Upgrade(t, "/same", "hello")
+			if got.Status != 101 || got.Header.Get("x-done") != "1" || back != want {
+				t.Errorf("%s: %d %v, %q came back", chain, got.Status, got.Header, back)
+			}
+		}
+	})
+}

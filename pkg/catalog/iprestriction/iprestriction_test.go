@@ -161,6 +161,11 @@ func TestRefusal(t *testing.T) {
 				t.Errorf("%s: status %d", method, a.Status)
 			}
 		}
+		for ip, status := range map[string]int{"10.0.0.1": 403, "10.0.0.2": 101} {
+			if a, _ := envoy.Gateway("default").Upgrade(t, "/", "hello", "x-forwarded-for: "+ip); a.Status != status {
+				t.Errorf("a WebSocket from %s: status %d", ip, a.Status)
+			}
+		}
 		a := envoy.Gateway("default").Get(t, "/", "x-forwarded-for: not an address")
 		if a.Status != 200 {
 			t.Errorf("an unreadable X-Forwarded-For: the peer's address counts; status %d", a.Status)

@@ -162,7 +162,9 @@ func listener(c Config, name string, filters []*hcmv3.HttpFilter) *listenerv3.Li
 		XffNumTrustedHops:   1,
 		NormalizePath:       wrapperspb.Bool(true),
 		HttpProtocolOptions: &corev3.Http1ProtocolOptions{EnableTrailers: true},
-		RouteSpecifier:      &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: routes(name)},
+		// As istiod has it for all gateways.
+		UpgradeConfigs: []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
+		RouteSpecifier: &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: routes(name)},
 	}
 	if c.AccessLog != "" {
 		manager.AccessLog = []*accesslogv3.AccessLog{accessLog(c)}

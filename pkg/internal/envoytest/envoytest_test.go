@@ -96,3 +96,20 @@ func TestLuaReachesTheUpstreamCluster(t *testing.T) {
 		t.Errorf("the answer is %+v", answer)
 	}
 }
+
+func TestUpgrade(t *testing.T) {
+	for _, version := range Versions {
+		t.Run(version, func(t *testing.T) {
+			refuse := chunk(`return {request = function(handle) pdk.fail(handle, 403, "no") end}`)
+			envoy := Start(t, version, Config{Chains: map[string][]part.Part{"open": {chunk(appendOne)}, "closed": {refuse}}})
+			answer, back := envoy.Gateway("open").Upgrade(t, "/a", "hello", EchoHeader+": x-a: 1")
+			if answer.Status != 101 || back != "hello" || answer.Header.Get("x-a") != "1" || answer.Upstream.Value("x-order") != "lua" {
+				t.Errorf("the answer is %+v, and %q came back", answer, back)
+			}
+			answer, _ = envoy.Gateway("closed").Upgrade(t, "/a", "hello")
+			if answer.Status != 403 || answer.Message() != "no" || answer.Upstream != nil {
+				t.Errorf("the answer is %+v", answer)
+			}
+		})
+	}
+}

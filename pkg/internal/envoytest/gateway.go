@@ -1,17 +1,20 @@
 package envoytest
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // Gateway is one chain behind a listener of its own.
@@ -86,6 +89,48 @@ func (g *Gateway) Do(t testing.TB, r Request) *Answer {
 func (g *Gateway) Get(t testing.TB, path string, header ...string) *Answer {
 	t.Helper()
 	return g.Do(t, Request{Path: path, Header: header})
+}
+
+// Upgrade asks for a WebSocket, sends text on it and reads as much back. The upstream sends back what comes.
+func (g *Gateway) Upgrade(t testing.TB, path, text string, header ...string) (a *Answer, back string) {
+	t.Helper()
+	conn, err := net.DialTimeout("tcp", g.Address, timeout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(timeout)); err != nil {
+		t.Fatal(err)
+	}
+	id := fmt.Sprint(lastID.Add(1))
+	lines := append([]string{
+		"GET " + path + " HTTP/1.1", "Host: " + g.Address, "Connection: Upgrade", "Upgrade: websocket", idHeader + ": " + id, EchoStatus + ": 101",
+	}, header...)
+	if _, err := io.WriteString(conn, strings.Join(lines, "\r\n")+"\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	in := bufio.NewReader(conn)
+	response, err := http.ReadResponse(in, nil)
+	if err != nil {
+		t.Fatalf("%v\nEnvoy's log:\n%s", err, g.envoy.Log())
+	}
+	a = &Answer{Status: response.StatusCode, Header: response.Header, Upstream: g.envoy.upstream.take(id)}
+	if response.StatusCode != http.StatusSwitchingProtocols {
+		body, err := io.ReadAll(response.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Body = string(body)
+		return a, ""
+	}
+	if _, err := io.WriteString(conn, text); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(text))
+	if n, err := io.ReadFull(in, got); err != nil {
+		t.Fatalf("%v, after %q\nEnvoy's log:\n%s", err, got[:n], g.envoy.Log())
+	}
+	return a, string(got)
 }
 
 // DoAtOnce sends a request 16 times at once, and all have to be answered before the first of them would time out. What costs an

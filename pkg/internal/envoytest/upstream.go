@@ -47,7 +47,7 @@ func (r *Received) Value(name string) string {
 // Request headers that tell the upstream what to answer instead of 200 with a Received as JSON. They are not part of
 // the Received.
 const (
-	// EchoStatus is the status.
+	// EchoStatus is the status; 101 makes the connection one that sends back what comes.
 	EchoStatus = "echo-status"
 	// EchoHeader is a header line `name: value`; may be repeated.
 	EchoHeader = "echo-header"
@@ -104,7 +104,26 @@ func (u *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	u.mu.Lock()
 	u.received[told.Get(idHeader)] = received
 	u.mu.Unlock()
+	if told.Get(EchoStatus) == "101" {
+		upgrade(w, told)
+		return
+	}
 	answer(w, told, received)
+}
+
+// upgrade turns the connection into one that sends back what comes.
+func upgrade(w http.ResponseWriter, told http.Header) {
+	conn, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		panic(err) // of HTTP/1
+	}
+	defer conn.Close()
+	lines := []string{"HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", "Upgrade: " + told.Get("upgrade")}
+	for _, line := range append(append(lines, told.Values(EchoHeader)...), "") {
+		_, _ = buffered.WriteString(line + "\r\n") // fails only where the client went away
+	}
+	_ = buffered.Flush()
+	_, _ = io.Copy(conn, buffered)
 }
 
 func answer(w http.ResponseWriter, told http.Header, received *Received) {
