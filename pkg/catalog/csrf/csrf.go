@@ -68,13 +68,16 @@ func (m match) check(path string) []builtin.Problem {
 		problems = append(problems, builtin.Problem{Path: path + field, Message: message, Warning: warning})
 	}
 	kinds := 0
-	for field, text := range map[string]*string{".exact": m.Exact, ".prefix": m.Prefix, ".suffix": m.Suffix, ".regex": m.Regex} {
-		if text == nil {
+	for _, kind := range []struct {
+		field string
+		text  *string
+	}{{".exact", m.Exact}, {".prefix", m.Prefix}, {".suffix", m.Suffix}, {".regex", m.Regex}} {
+		if kind.text == nil {
 			continue
 		}
 		kinds++
-		if field != ".regex" && strings.ContainsAny(*text, "/*") {
-			add(field, "is a host, with its port if that is not the scheme's own, without scheme, path and `*`", false)
+		if kind.field != ".regex" && strings.ContainsAny(*kind.text, "/*") {
+			add(kind.field, fmt.Sprintf("%q is no host: it is written without scheme, path and `*`, and its port only if that is not the scheme's own", *kind.text), false)
 		}
 	}
 	if kinds != 1 {

@@ -35,7 +35,7 @@ func onEach(t *testing.T, texts map[string]string, test func(t *testing.T, envoy
 
 func TestConfig(t *testing.T) {
 	const (
-		host   = ": is a host, with its port if that is not the scheme's own, without scheme, path and `*`"
+		host   = " is no host: it is written without scheme, path and `*`, and its port only if that is not the scheme's own"
 		ends   = "warning additional_origins[0].suffix: allows also hosts of others that end so, unless it begins with a dot"
 		begins = "warning additional_origins[0].prefix: allows also hosts of others that begin so, unless it ends with the colon before a port"
 	)
@@ -51,9 +51,13 @@ func TestConfig(t *testing.T) {
 		{`{additional_origins: [a.example]}`, []string{"additional_origins[0]: must be a map, not a string"}},
 		{`{additional_origins: [{}]}`, []string{"additional_origins[0]: needs one of exact, prefix, suffix, regex, and has 0"}},
 		{`{additional_origins: [{exact: a, regex: a}]}`, []string{"additional_origins[0]: needs one of exact, prefix, suffix, regex, and has 2"}},
-		{`{additional_origins: [{exact: a}, {exact: "https://a.example"}]}`, []string{"additional_origins[1].exact" + host}},
-		{`{additional_origins: [{exact: "*"}]}`, []string{"additional_origins[0].exact" + host}},
-		{`{additional_origins: [{suffix: "*.good.com"}]}`, []string{"additional_origins[0].suffix" + host, ends}},
+		{`{additional_origins: [{exact: a}, {exact: "https://a.example"}]}`, []string{`additional_origins[1].exact: "https://a.example"` + host}},
+		{`{additional_origins: [{exact: "*"}]}`, []string{`additional_origins[0].exact: "*"` + host}},
+		{`{additional_origins: [{suffix: "*.good.com"}]}`, []string{`additional_origins[0].suffix: "*.good.com"` + host, ends}},
+		{`{additional_origins: [{regex: a, suffix: .b/, prefix: "c*", exact: d/}]}`, []string{
+			`additional_origins[0].exact: "d/"` + host, `additional_origins[0].prefix: "c*"` + host, `additional_origins[0].suffix: ".b/"` + host,
+			"additional_origins[0]: needs one of exact, prefix, suffix, regex, and has 4",
+		}},
 		{`{additional_origins: [{exact: ""}]}`, []string{"additional_origins[0].exact: must not be shorter than 1 characters"}},
 		{`{additional_origins: [{suffix: ""}]}`, []string{"additional_origins[0].suffix: must not be shorter than 1 characters"}},
 		{`{additional_origins: [{regex: "("}]}`, []string{"additional_origins[0].regex: is no regular expression of RE2: missing closing ): `(`"}},
@@ -93,6 +97,8 @@ func TestOrigins(t *testing.T) {
 		"open":    `{additional_origins: [{suffix: good.com}]}`,
 		"regex":   `{additional_origins: [{regex: '(a|b)\.example(:\d+)?'}]}`,
 		"several": `{additional_origins: [{exact: a.example}, {exact: b.example}]}`,
+		"any":     `{additional_origins: [{regex: .*}, {exact: "null"}]}`,
+		"v6":      `{additional_origins: [{exact: "[2001:db8::1]:8443"}]}`,
 	}
 	const host = "shop.example"
 	onEach(t, texts, func(t *testing.T, envoy *envoytest.Envoy) {
@@ -151,8 +157,25 @@ func TestOrigins(t *testing.T) {
 			{"regex", host, []string{"referer: https://evil.example/a.example"}, false},
 			{"several", host, []string{"origin: https://b.example"}, true},
 			{"several", host, []string{"origin: https://c.example"}, false},
+			{"any", host, []string{"origin: https://evil.example"}, true},
+			{"any", host, nil, false},
+			{"any", host, []string{"origin:"}, false},
+			{"any", host, []string{"origin: null"}, false},
+			{"v6", host, []string{"origin: https://[2001:DB8::1]:8443"}, true},
+			{"v6", host, []string{"origin: https://[2001:db8::1]"}, false},
+			// What browsers do not send: case of the origin, and texts that are none.
+			{"default", host, []string{"origin: https://SHOP.example"}, false},
+			{"regex", host, []string{"origin: https://A.example"}, false},
+			{"default", host, []string{"origin: https://"}, false},
+			{"default", host, []string{"origin: https://shop.example\xff"}, false},
+			{"default", host, []string{"origin: https://shop.example, https://shop.example"}, false},
+			{"default", host, []string{"origin: " + strings.Repeat("a", 50_000)}, false},
+			{"suffix", host, []string{"origin: https://evil.example?.good.com"}, false},
+			{"suffix", host, []string{"referer: https://evil.example#.good.com"}, false},
+			{"suffix", host, []string{`referer: https://evil.example\.good.com`}, false},
+			{"prefix", host, []string{"origin: https://app.example:1@evil.example"}, false},
 		} {
-			t.Run(fmt.Sprintf("%s, host %s, %q", c.chain, c.host, c.header), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s, host %s, %.99q", c.chain, c.host, c.header), func(t *testing.T) {
 				for _, http2 := range []bool{false, true} {
 					a := envoy.Gateway(c.chain).Do(t, envoytest.Request{Method: "POST", Host: c.host, Header: c.header, HTTP2: http2})
 					if passed := a.Status == 200; passed != c.passes {
