@@ -35,7 +35,14 @@ func TestConfig(t *testing.T) {
 		{`{"origins":[]}`, nil},
 		{`{"origins":["*"]}`, nil},
 		{`{"origins":["https://a.test","null","http://[::1]:8080","https?://.*\\.a\\.test(:\\d+)?"]}`, nil},
+		{`{"origins":["*","https://a.test"]}`, nil},
+		{`{"origins":["*","("]}`, []string{"origins[1]: is no regular expression of RE2: missing closing ): `(`"}},
+		{`{"origins":[""]}`, []string{"origins[0]: must not be shorter than 1 characters"}},
+		{`{"origins":"*"}`, []string{"origins: must be a list, not a string"}},
 		{`{"origins":["*.a.test"]}`, []string{"origins[0]: is no regular expression of RE2: missing argument to repetition operator: `*`; any text is .* in a regular expression, and a dot \\."}},
+		{`{"origins":["(?i-s:a|b)\\.test","[[:alpha:]]+\\.test","(?:a|b)\\.test:80","https?://(?:a|b)\\.test"]}`, []string{
+			"warning origins[0]: is compared with the whole origin, not with its host, since there is a colon, although only in (?:…) or [:…:]",
+			"warning origins[1]: is compared with the whole origin, not with its host, since there is a colon, although only in (?:…) or [:…:]"}},
 		{`{"origins":["https://(?!b).*"]}`, []string{"origins[0]: is no regular expression of RE2: invalid or unsupported Perl syntax: `(?!`"}},
 		{`{"origins":["(a)\\1"]}`, []string{"origins[0]: is no regular expression of RE2: invalid escape sequence: `\\1`"}},
 		{`{"origins":["\\p{Greek}+"]}`, []string{"origins[0]: is not plain ASCII, which versions of Envoy read differently"}},
@@ -49,6 +56,9 @@ func TestConfig(t *testing.T) {
 		{`{"headers":["a b"]}`, []string{`headers[0]: "a b" is no valid http header name`}},
 		{`{"exposed_headers":["a\nb"]}`, []string{`exposed_headers[0]: "a\nb" is no valid http header name`}},
 		{`{"max_age":"1h"}`, []string{"max_age: must be a number, not a string"}},
+		{`{"methods":[]}`, []string{"methods: has 0 items, at least 1"}},
+		{`{"credentials":"yes"}`, []string{"credentials: must be a boolean, not a string"}},
+		{`{"max_age":2147483648}`, []string{"max_age: 2147483648 is too large, at most 2147483647"}},
 		{`{"max_age":-2}`, []string{"max_age: -2 is too small, at least -1"}},
 		{`{"origin":["*"]}`, []string{`origin: unknown field, did you mean "origins"?`}},
 	} {
@@ -65,6 +75,7 @@ var chains = map[string]string{
 	"star":          `{"origins":["https://b.test","*"],"exposed_headers":["X-A","X-B"]}`,
 	"credentials":   `{"credentials":true}`,
 	"single":        `{"origins":["https://a.test"],"credentials":true}`,
+	"single odd":    `{"origins":["HTTPS://A.test:443/"]}`,
 	"plain":         `{"origins":["https://a.test","http://b.test:8080","http://[::1]:8080","null","HTTP://Up.Test:80"]}`,
 	"plain secret":  `{"origins":["https://a.test","https://b.test"],"credentials":true,"exposed_headers":["X-A"]}`,
 	"preflight":     `{"origins":["https://a.test","https://b.test"],"methods":["GET","POST"],"headers":["X-A","X-B"],"max_age":3600,"credentials":true,"private_network":true}`,
@@ -97,12 +108,15 @@ var requests = []struct {
 	{"OPTIONS with an empty origin is no preflight", "all", "OPTIONS", []string{"origin:", preflight}, []string{"access-control-allow-origin: *"}},
 	{"OPTIONS without method is no preflight", "all", "OPTIONS", []string{"origin: https://a.test"}, []string{"access-control-allow-origin: *"}},
 	{"credentials with all", "credentials", "GET", []string{"origin: https://a.test:443"}, []string{"access-control-allow-credentials: true", "access-control-allow-origin: https://a.test:443", "vary: Origin"}},
-	{"credentials with all, no origin", "credentials", "GET", nil, []string{"access-control-allow-origin: *"}},
-	{"credentials with all, two origins", "credentials", "GET", []string{"origin: https://a.test", "origin: https://b.test"}, []string{"access-control-allow-origin: *"}},
-	{"credentials with all, two origins in one line", "credentials", "GET", []string{"origin: https://a.test,https://b.test"}, []string{"access-control-allow-origin: *"}},
+	{"credentials with all, no origin", "credentials", "GET", nil, []string{"access-control-allow-origin: *", "vary: Origin"}},
+	{"credentials with all, two origins", "credentials", "GET", []string{"origin: https://a.test", "origin: https://b.test"}, []string{"access-control-allow-origin: *", "vary: Origin"}},
+	{"credentials with all, two origins in one line", "credentials", "GET", []string{"origin: https://a.test,https://b.test"}, []string{"access-control-allow-origin: *", "vary: Origin"}},
+	{"credentials with all, bytes that are no origin", "credentials", "GET", []string{"origin: https://a.test\xff"}, []string{"access-control-allow-origin: *", "vary: Origin"}},
+	{"credentials with all, null", "credentials", "GET", []string{"origin: null"}, []string{"access-control-allow-credentials: true", "access-control-allow-origin: null", "vary: Origin"}},
 	{"single, matching", "single", "GET", []string{"origin: https://a.test"}, []string{"access-control-allow-credentials: true", "access-control-allow-origin: https://a.test", "vary: Origin"}},
 	{"single, not matching", "single", "GET", []string{"origin: https://b.test"}, []string{"access-control-allow-credentials: true", "access-control-allow-origin: https://a.test", "vary: Origin"}},
 	{"single, no origin", "single", "GET", nil, []string{"access-control-allow-credentials: true", "access-control-allow-origin: https://a.test", "vary: Origin"}},
+	{"single, as browsers write it", "single odd", "GET", []string{"origin: https://a.test"}, []string{"access-control-allow-origin: https://a.test", "vary: Origin"}},
 	{"plain", "plain", "GET", []string{"origin: https://a.test"}, []string{"access-control-allow-origin: https://a.test", "vary: Origin"}},
 	{"plain, with default port", "plain", "GET", []string{"origin: https://a.test:443"}, []string{"access-control-allow-origin: https://a.test", "vary: Origin"}},
 	{"plain, with path", "plain", "GET", []string{"origin: https://a.test/x?y"}, []string{"access-control-allow-origin: https://a.test", "vary: Origin"}},
@@ -119,12 +133,21 @@ var requests = []struct {
 	{"foreign: trailing dot", "plain", "GET", []string{"origin: https://a.test."}, []string{"vary: Origin"}},
 	{"foreign: with user", "plain", "GET", []string{"origin: https://a.test@evil.test"}, []string{"vary: Origin"}},
 	{"foreign: two origins", "plain", "GET", []string{"origin: https://a.test", "origin: https://a.test"}, []string{"vary: Origin"}},
+	{"plain, with a colon and no port", "plain", "GET", []string{"origin: https://a.test:"}, []string{"access-control-allow-origin: https://a.test", "vary: Origin"}},
+	{"foreign: a port with a letter", "plain", "GET", []string{"origin: https://a.test:443x"}, []string{"vary: Origin"}},
+	{"foreign: a byte that is no UTF-8", "plain", "GET", []string{"origin: https://a.test\xff"}, []string{"vary: Origin"}},
+	{"foreign: a host in Unicode", "plain", "GET", []string{"origin: https://ä.test"}, []string{"vary: Origin"}},
+	{"foreign: half an IPv6 address", "plain", "GET", []string{"origin: http://[::1:8080"}, []string{"vary: Origin"}},
+	{"foreign: very long", "plain", "GET", []string{"origin: https://" + strings.Repeat("a.", 20_000) + "a.test"}, []string{"vary: Origin"}},
 	{"foreign: no origin", "plain", "GET", nil, []string{"vary: Origin"}},
 	{"foreign: an upstream's word is removed", "plain", "GET", []string{"origin: https://c.test", "echo-header: access-control-allow-origin: *", "echo-header: access-control-allow-origin: https://c.test"}, []string{"vary: Origin"}},
 	{"foreign, with what does not depend on the origin", "plain secret", "GET", []string{"origin: https://c.test"}, []string{"access-control-allow-credentials: true", "access-control-expose-headers: X-A", "vary: Origin"}},
 	{"an upstream's headers are overwritten", "plain secret", "GET", []string{"origin: https://a.test", "echo-header: access-control-allow-origin: *", "echo-header: access-control-allow-origin: https://c.test", "echo-header: access-control-allow-credentials: false", "echo-header: access-control-expose-headers: X-C"},
 		[]string{"access-control-allow-credentials: true", "access-control-allow-origin: https://a.test", "access-control-expose-headers: X-A", "vary: Origin"}},
 	{"an upstream's Vary is extended", "plain", "GET", []string{"origin: https://a.test", "echo-header: vary: Accept"}, []string{"access-control-allow-origin: https://a.test", "vary: Accept,Origin"}},
+	{"an upstream's Vary of everything stays", "plain", "GET", []string{"origin: https://a.test", "echo-header: vary: *"}, []string{"access-control-allow-origin: https://a.test", "vary: *"}},
+	{"an upstream's Vary in two lines", "plain", "GET", []string{"origin: https://a.test", "echo-header: vary: Accept", "echo-header: vary: ORIGIN"}, []string{"access-control-allow-origin: https://a.test", "vary: Accept,ORIGIN"}},
+	{"an upstream's Vary of something similar", "plain", "GET", []string{"origin: https://a.test", "echo-header: vary: x-origin,origin-x"}, []string{"access-control-allow-origin: https://a.test", "vary: x-origin,origin-x,Origin"}},
 	{"an upstream's Vary is not doubled", "plain", "GET", []string{"origin: https://a.test", "echo-header: vary: Accept, origin"}, []string{"access-control-allow-origin: https://a.test", "vary: Accept, origin"}},
 	{"only with an origin", "present", "GET", nil, nil},
 	{"only with an origin, sent", "present", "GET", []string{"origin: https://a.test"}, []string{"access-control-allow-origin: *"}},
@@ -139,6 +162,8 @@ var requests = []struct {
 	{"regex, only the start matches", "regex", "GET", []string{"origin: https://x.a.test.evil.test"}, []string{"vary: Origin"}},
 	{"regex, in the path", "regex", "GET", []string{"origin: https://evil.test/https://x.a.test"}, []string{"vary: Origin"}},
 	{"regex, two origins", "regex", "GET", []string{"origin: https://x.a.test", "origin: https://x.a.test"}, []string{"vary: Origin"}},
+	{"regex, very long", "regex", "GET", []string{"origin: https://" + strings.Repeat("a", 20_000) + ".a.test"}, []string{"access-control-allow-origin: https://" + strings.Repeat("a", 20_000) + ".a.test", "vary: Origin"}},
+	{"regex, a byte that is no UTF-8", "regex", "GET", []string{"origin: https://\xff.a.test"}, []string{"vary: Origin"}},
 	{"regex, no origin", "regex", "GET", nil, []string{"vary: Origin"}},
 	{"host", "host", "GET", []string{"origin: https://x.foo.test"}, []string{"access-control-allow-origin: https://x.foo.test", "vary: Origin"}},
 	{"host, any scheme and port", "host", "GET", []string{"origin: http://FOO.test:8080"}, []string{"access-control-allow-origin: http://foo.test:8080", "vary: Origin"}},
@@ -161,6 +186,14 @@ var requests = []struct {
 	{"preflight, all", "all", "OPTIONS", []string{"origin: https://a.test", preflight}, []string{"access-control-allow-methods: GET,HEAD,PUT,PATCH,POST,DELETE,OPTIONS,TRACE,CONNECT", "access-control-allow-origin: *"}},
 	{"preflight, requested headers are echoed", "star", "OPTIONS", []string{"origin: https://a.test", preflight, "access-control-request-headers: X-C, x-d"},
 		[]string{"access-control-allow-headers: X-C, x-d", "access-control-allow-methods: GET,HEAD,PUT,PATCH,POST,DELETE,OPTIONS,TRACE,CONNECT", "access-control-allow-origin: *"}},
+	{"preflight, requested headers of several lines", "all", "OPTIONS", []string{"origin: https://a.test", preflight, "access-control-request-headers: x-c", "access-control-request-headers: x-d"},
+		[]string{"access-control-allow-headers: x-c,x-d", "access-control-allow-methods: GET,HEAD,PUT,PATCH,POST,DELETE,OPTIONS,TRACE,CONNECT", "access-control-allow-origin: *"}},
+	{"preflight, an empty list of requested headers", "all", "OPTIONS", []string{"origin: https://a.test", preflight, "access-control-request-headers:"},
+		[]string{"access-control-allow-methods: GET,HEAD,PUT,PATCH,POST,DELETE,OPTIONS,TRACE,CONNECT", "access-control-allow-origin: *"}},
+	{"preflight, for a method that is not allowed", "preflight", "OPTIONS", []string{"origin: https://a.test", preflight},
+		[]string{"access-control-allow-credentials: true", "access-control-allow-headers: X-A,X-B", "access-control-allow-methods: GET,POST", "access-control-allow-origin: https://a.test", "access-control-max-age: 3600", "vary: Origin"}},
+	{"preflight, all with credentials and two origins", "credentials", "OPTIONS", []string{"origin: https://a.test", "origin: https://b.test", preflight},
+		[]string{"access-control-allow-methods: GET,HEAD,PUT,PATCH,POST,DELETE,OPTIONS,TRACE,CONNECT", "access-control-allow-origin: *", "vary: Origin"}},
 	{"preflight, all with credentials", "credentials", "OPTIONS", []string{"origin: https://a.test", preflight},
 		[]string{"access-control-allow-credentials: true", "access-control-allow-methods: GET,HEAD,PUT,PATCH,POST,DELETE,OPTIONS,TRACE,CONNECT", "access-control-allow-origin: https://a.test", "vary: Origin"}},
 	{"preflight, everything", "preflight", "OPTIONS", []string{"origin: https://b.test", preflight, "access-control-request-headers: x-c", "access-control-request-private-network: true"},
@@ -211,16 +244,18 @@ func TestRequests(t *testing.T) {
 			envoy := envoytest.Start(t, version, c)
 			for _, c := range requests {
 				t.Run(c.name, func(t *testing.T) {
-					answer := envoy.Gateway(c.chain).Do(t, envoytest.Request{Method: c.method, Header: c.header})
-					if diff := cmp.Diff(c.want, seen(answer.Header)); diff != "" {
-						t.Errorf("headers (-want +got):\n%s\n%s", diff, envoy.Log())
-					}
-					answered := strings.HasPrefix(c.name, "preflight") && c.chain != "continue"
-					if answered != (answer.Upstream == nil) {
-						t.Errorf("answered here: %v, want %v", answer.Upstream == nil, answered)
-					}
-					if answer.Status != 200 || answered && answer.Body != "" {
-						t.Errorf("status %d, body %q", answer.Status, answer.Body)
+					for _, http2 := range []bool{false, true} {
+						answer := envoy.Gateway(c.chain).Do(t, envoytest.Request{Method: c.method, Header: c.header, HTTP2: http2})
+						if diff := cmp.Diff(c.want, seen(answer.Header)); diff != "" {
+							t.Errorf("headers, HTTP/2 %v (-want +got):\n%s\n%s", http2, diff, envoy.Log())
+						}
+						answered := strings.HasPrefix(c.name, "preflight") && c.chain != "continue"
+						if answered != (answer.Upstream == nil) {
+							t.Errorf("HTTP/2 %v, answered here: %v, want %v", http2, answer.Upstream == nil, answered)
+						}
+						if answer.Status != 200 || answered && answer.Body != "" {
+							t.Errorf("HTTP/2 %v: status %d, body %q", http2, answer.Status, answer.Body)
+						}
 					}
 				})
 			}
@@ -267,7 +302,7 @@ func TestRefusals(t *testing.T) {
 				// Behind the plugin that refuses, the origin is not known.
 				{"refuse, list", []string{"access-control-expose-headers: X-A", "vary: Origin"}},
 				{"refuse, single", []string{"access-control-allow-origin: https://a.test", "vary: Origin"}},
-				{"refuse, all", []string{"access-control-allow-origin: *"}},
+				{"refuse, all", []string{"access-control-allow-origin: *", "vary: Origin"}},
 				{"refuse, absent", nil},
 			} {
 				answer := envoy.Gateway(c.chain).Get(t, "/", "origin: https://b.test")

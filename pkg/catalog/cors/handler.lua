@@ -72,7 +72,7 @@ local function decide(handle, origin)
     if config.credentials and origin and parse(origin) then
       return { origin = origin, credentials = true, vary = true }
     end
-    return { origin = "*" }
+    return { origin = "*", vary = config.credentials }
   end
   local verdict = { credentials = config.credentials, vary = true }
   if config.single then

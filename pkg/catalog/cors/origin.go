@@ -3,7 +3,6 @@ package cors
 import (
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/istio-plugins/istio-plugins/pkg/catalog/builtin"
@@ -28,24 +27,35 @@ type expression struct {
 var (
 	// plainOrigin is Kong's rule for what is no regular expression, and in addition an IPv6 address in brackets.
 	plainOrigin = regexp.MustCompile(`^[A-Za-z0-9.:/-]+$|^[A-Za-z][A-Za-z0-9+.-]*://\[[0-9A-Fa-f:.]+\](:[0-9]*)?$`)
+	// syntaxColons are the colons of a regular expression that match none.
+	syntaxColons = regexp.MustCompile(`\(\?[A-Za-z-]*:|\[:\^?[a-z]+:\]`)
 	// origin is scheme, host and port; what follows is no part of an origin.
 	origin = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9+.-]*)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]*))?(.*)$`)
 )
 
 func parseOrigins(entries []string) (rules, []builtin.Problem) {
-	if len(entries) == 0 || slices.Contains(entries, "*") {
+	if len(entries) == 0 {
 		return rules{all: true}, nil
 	}
 	r := rules{plain: map[string]any{}}
 	var problems []builtin.Problem
 	for i, entry := range entries {
+		if entry == "*" {
+			r.all = true
+			continue
+		}
 		path := fmt.Sprintf("origins[%d]", i)
 		if !plainOrigin.MatchString(entry) {
 			if err := re2.Check(entry, anyCase); err != nil {
 				problems = append(problems, builtin.Problem{Path: path, Message: err.Error()})
 				continue
 			}
-			r.expressions = append(r.expressions, expression{regex: entry, hostOnly: !strings.Contains(entry, ":")})
+			e := expression{regex: entry, hostOnly: !strings.Contains(entry, ":")}
+			if !e.hostOnly && !strings.Contains(syntaxColons.ReplaceAllString(entry, ""), ":") {
+				problems = append(problems, builtin.Problem{Path: path, Warning: true,
+					Message: "is compared with the whole origin, not with its host, since there is a colon, although only in (?:…) or [:…:]"})
+			}
+			r.expressions = append(r.expressions, e)
 			continue
 		}
 		normal, warning := normalise(entry)
@@ -53,9 +63,12 @@ func parseOrigins(entries []string) (rules, []builtin.Problem) {
 			problems = append(problems, builtin.Problem{Path: path, Message: warning, Warning: true})
 		}
 		r.plain[normal] = true
+		if len(entries) == 1 {
+			r.single = normal
+		}
 	}
-	if len(entries) == 1 && len(r.expressions) == 0 {
-		r.single = entries[0]
+	if r.all {
+		return rules{all: true}, problems
 	}
 	return r, problems
 }
