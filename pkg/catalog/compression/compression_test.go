@@ -87,6 +87,10 @@ func TestNegotiation(t *testing.T) {
 			"identity":                {"", "", "", "", ""},
 			"deflate":                 {"", "", "", "", ""},
 			"GZIP":                    {"", "", "", "", ""},
+			"gzip;q=0.0, br;q=0.001":  {"br", "br", "", "br", "br"},
+			"gzip;q=x":                {"", "", "", "", ""},
+			"xgzip, gzipx, br2":       {"", "", "", "", ""},
+			",;,=, ;q=1,\xff":         {"", "", "", "", ""},
 			"":                        {"", "", "", "", ""},
 		} {
 			t.Run(accept, func(t *testing.T) {
@@ -110,6 +114,34 @@ func TestNegotiation(t *testing.T) {
 		a := envoy.Gateway("default").Get(t, "/", "echo-body: "+text)
 		if a.Body != text || a.Header.Get("content-encoding") != "" {
 			t.Errorf("without accept-encoding: header %v", a.Header)
+		}
+	})
+}
+
+// A list may come in several lines.
+func TestSeveralLines(t *testing.T) {
+	texts := map[string]string{"default": `{}`, "all": `{algorithms: [zstd, br, gzip]}`}
+	onEach(t, texts, func(t *testing.T, envoy *envoytest.Envoy) {
+		for chain, want := range map[string]string{"default": "br", "all": "zstd"} {
+			for _, http2 := range []bool{false, true} {
+				a := envoy.Gateway(chain).Do(t, envoytest.Request{HTTP2: http2, Header: []string{
+					"accept-encoding: gzip", "accept-encoding: br, zstd", "echo-body: " + text,
+				}})
+				if got := a.Header.Get("content-encoding"); got != want {
+					t.Errorf("%s: content-encoding %q, want %q", chain, got, want)
+				}
+			}
+		}
+	})
+}
+
+// Nothing waits for the end of a body, of which Envoy would hold 1 MiB at most.
+func TestLargeBodies(t *testing.T) {
+	onEach(t, map[string]string{"gzip": `{algorithms: [gzip]}`}, func(t *testing.T, envoy *envoytest.Envoy) {
+		large := strings.Repeat("hello,", 500_000)
+		a := envoy.Gateway("gzip").Do(t, envoytest.Request{Method: "POST", Body: large, Header: []string{"accept-encoding: gzip"}})
+		if a.Status != 200 || a.Header.Get("content-encoding") != "gzip" || !strings.Contains(unzip(t, a.Body), large) {
+			t.Errorf("status %d, header %v, %d bytes", a.Status, a.Header, len(a.Body))
 		}
 	})
 }
@@ -225,6 +257,7 @@ func TestHeaders(t *testing.T) {
 			{"a strong etag goes", []string{`echo-header: etag: "strong"`}, map[string]string{"etag": "", "content-encoding": "gzip"}},
 			{"a weak one stays", []string{`echo-header: etag: W/"weak"`}, map[string]string{"etag": `W/"weak"`, "content-encoding": "gzip"}},
 			{"vary is added to", []string{"echo-header: vary: Origin"}, map[string]string{"vary": "Origin, Accept-Encoding"}},
+			{"vary is not doubled", []string{"echo-header: vary: Origin, Accept-Encoding"}, map[string]string{"vary": "Origin, Accept-Encoding"}},
 			{"a part keeps its etag", []string{`echo-header: etag: "strong"`, "echo-status: 206"}, map[string]string{"etag": `"strong"`, "content-encoding": ""}},
 		} {
 			a := envoy.Gateway("default").Get(t, "/", append([]string{"accept-encoding: gzip", "echo-body: " + text}, c.header...)...)
