@@ -7,6 +7,7 @@ package iprestriction
 import (
 	_ "embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -82,7 +83,7 @@ func prefixes(list string, texts []string) ([]netip.Prefix, []builtin.Problem) {
 	for i, text := range texts {
 		p, err := parse(text)
 		if err != nil {
-			problems = append(problems, builtin.Problem{Path: fmt.Sprintf("%s[%d]", list, i), Message: fmt.Sprintf("%q is no IP address or CIDR range", text)})
+			problems = append(problems, builtin.Problem{Path: fmt.Sprintf("%s[%d]", list, i), Message: fmt.Sprintf("%q %v", text, err)})
 			continue
 		}
 		if seen[p] {
@@ -103,15 +104,15 @@ func parse(text string) (netip.Prefix, error) {
 	p, err := netip.ParsePrefix(text)
 	if err != nil {
 		a, err := netip.ParseAddr(text)
-		if err != nil {
-			return netip.Prefix{}, err
-		}
-		if a.Zone() != "" {
-			return netip.Prefix{}, fmt.Errorf("%s has a zone", text)
+		if err != nil || a.Zone() != "" {
+			return netip.Prefix{}, errors.New("is no IP address or CIDR range")
 		}
 		p = netip.PrefixFrom(a, a.BitLen())
 	}
-	if p.Addr().Is4In6() && p.Bits() >= mappedBits {
+	if p.Addr().Is4In6() {
+		if p.Bits() < mappedBits {
+			return netip.Prefix{}, fmt.Errorf("is wider than ::ffff:0:0/%d, which is all of IPv4; an IPv4 range is written as 10.0.0.0/8", mappedBits)
+		}
 		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-mappedBits)
 	}
 	return p.Masked(), nil
