@@ -137,6 +137,42 @@ func TestYieldsInsidePlugins(t *testing.T) {
 	})
 }
 
+// Above what Envoy holds in memory it ends the request or the response itself. Nothing of a body gets past a plugin that wanted
+// to see or replace it.
+func TestLargeBodies(t *testing.T) {
+	large := strings.Repeat("secret,", 400_000)
+	onEnvoys(t, envoytest.Config{Chains: map[string][]part.Part{
+		"nobody":          {tag("a")},
+		"request":         {tag("a"), request("body", `local body = handle:body() body:getBytes(0, body:length())`), tag("c")},
+		"response":        {tag("a"), response("body", `local body = handle:body() body:getBytes(0, body:length())`), tag("c")},
+		"replaced":        {response("exit", `pdk.exit(handle, 403, {}, "no")`)},
+		"failed":          {response("error", `error("no")`)},
+		"nothing to read": {request("body", `local body = handle:body() pdk.set_header(handle, "x-body", tostring(body))`), tag("c")},
+	}}, func(t *testing.T, envoy *envoytest.Envoy) {
+		for chain, want := range map[string]struct {
+			status int
+			body   string
+		}{
+			"request": {413, "Payload Too Large"}, "response": {500, "Internal Server Error"},
+			"replaced": {500, "Internal Server Error"}, "failed": {500, "Internal Server Error"},
+		} {
+			// Over HTTP/2 it holds as much as the window of a stream.
+			answer := envoy.Gateway(chain).Do(t, envoytest.Request{Method: "POST", Body: large})
+			if answer.Status != want.status || answer.Body != want.body || (answer.Upstream != nil) != (chain != "request") {
+				t.Errorf("%s: %d %.99q", chain, answer.Status, answer.Body)
+			}
+		}
+		answer := envoy.Gateway("nobody").Do(t, envoytest.Request{Method: "POST", Body: large})
+		if answer.Status != 200 || answer.Upstream.Body != large || !strings.Contains(answer.Body, large) {
+			t.Errorf("nobody: %d, %d bytes", answer.Status, len(answer.Body))
+		}
+		answer = envoy.Gateway("nothing to read").Get(t, "/")
+		if answer.Status != 200 || answer.Upstream.Value("x-body") != "nil" || ran(answer.Upstream.Values("x-ran")) != "c" {
+			t.Errorf("nothing to read: %+v", answer)
+		}
+	})
+}
+
 // TestFailureIsAnswered500 raises what a plugin can raise. None may get past the plugin.
 func TestFailureIsAnswered500(t *testing.T) {
 	raised := map[string]string{
