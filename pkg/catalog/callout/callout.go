@@ -154,6 +154,17 @@ func Untouched(names ...string) *matcherv3.RegexMatcher {
 	}
 }
 
+// removal takes out a header, or all that begin as a name that ends with `*`.
+func removal(name string) *mutationv3.HeaderMutation {
+	prefix, wild := strings.CutSuffix(name, "*")
+	if !wild {
+		return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Remove{Remove: name}}
+	}
+	return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{
+		KeyMatcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: prefix}},
+	}}}
+}
+
 // detailsHeader tells the Lua part in front who answered. What comes from an upstream is overwritten.
 const detailsHeader = "x-istio-plugins-details"
 
@@ -175,9 +186,7 @@ func Parts(use builtin.Use, filter part.Native, f Failure, remove []string) []pa
 		}},
 	}}}
 	for _, name := range remove {
-		mutations.RequestMutations = append(mutations.RequestMutations, &mutationv3.HeaderMutation{
-			Action: &mutationv3.HeaderMutation_Remove{Remove: strings.ToLower(name)},
-		})
+		mutations.RequestMutations = append(mutations.RequestMutations, removal(strings.ToLower(name)))
 	}
 	details := make([]any, len(f.Details))
 	for i, d := range f.Details {

@@ -8,7 +8,6 @@ import (
 	"net"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
@@ -101,8 +100,8 @@ func check(s settings) []builtin.Problem {
 		}
 	}
 	for i, name := range s.HeadersToRemove {
-		if strings.EqualFold(name, "host") {
-			problems = append(problems, builtin.Problem{Path: builtin.Path("headers_to_remove", strconv.Itoa(i)), Message: "host cannot be removed"})
+		if callout.Matches([]string{name}, "host") {
+			problems = append(problems, builtin.Problem{Path: builtin.Path("headers_to_remove", strconv.Itoa(i)), Message: fmt.Sprintf("%q has host, which cannot be removed", name)})
 		}
 	}
 	if !s.grpc() {

@@ -67,10 +67,12 @@ func TestConfig(t *testing.T) {
 			"client_headers_on_success[2]: would add to the header content-length, which says how a response is sent",
 			"client_headers_on_success[3]: would add to the header content-length, which says how a response is sent",
 		}},
-		{`{` + service + `, allowed_headers: ['x-*-y', 'a b', ''], disallowed_headers: ["x\n"]}`, []string{
+		{`{` + service + `, allowed_headers: ['x-*-y', 'a b', ''], disallowed_headers: ["x\n"], headers_to_remove: ['*-user']}`, []string{
+			`allowed_headers[0]: "x-*-y" does not match ^[^*]*\*?$`,
 			`allowed_headers[1]: "a b" is no valid http header name`,
 			`allowed_headers[2]: "" is no valid http header name`,
 			`disallowed_headers[0]: "x\n" is no valid http header name`,
+			`headers_to_remove[0]: "*-user" does not match ^[^*]*\*?$`,
 		}},
 		{`{` + service + `, protocol: https}`, []string{`protocol: "https" is not allowed, allowed are "http", "grpc"`}},
 		{`{` + service + `, with_request_body: {max_request_bytes: 0}}`, []string{"with_request_body.max_request_bytes: 0 is too small, at least 1"}},
@@ -80,7 +82,11 @@ func TestConfig(t *testing.T) {
 			"service.name: unknown field, known ones are host, port",
 			"service.namespace: unknown field, known ones are host, port",
 		}},
-		{`{` + service + `, headers_to_remove: [Host]}`, []string{"headers_to_remove[0]: host cannot be removed"}},
+		{`{` + service + `, headers_to_remove: [Host, 'h*', '*', x-host]}`, []string{
+			`headers_to_remove[0]: "Host" has host, which cannot be removed`,
+			`headers_to_remove[1]: "h*" has host, which cannot be removed`,
+			`headers_to_remove[2]: "*" has host, which cannot be removed`,
+		}},
 		{`{` + service + `, status_on_error: 200}`, []string{"status_on_error: 200 is not allowed, allowed are 400, 401, 403, 404, 429, 500, 502, 503, 504"}},
 		{`{` + service + `, with_request_body: {}}`, []string{"with_request_body.max_request_bytes: is required"}},
 		{`{service: {host: auth.test, port: 81}, protocol: grpc, path_prefix: /a, client_headers: [a]}`, []string{
@@ -249,6 +255,7 @@ func TestHTTP(t *testing.T) {
 			upstream_headers: [x-user], headers_to_remove: [X-User], client_headers: [x-why], client_headers_on_success: ['x-n*']}`,
 		"all":    `{service: {host: auth.test, port: 80}, allowed_headers: ['*']}`,
 		"prefix": `{service: {host: auth.test, port: 80}, upstream_headers: ['x-*']}`,
+		"remove": `{service: {host: auth.test, port: 80}, allowed_headers: ['*'], headers_to_remove: ['X-Consumer-*', cookie]}`,
 		"large":  `{service: {host: auth.test, port: 80}, with_request_body: {max_request_bytes: 3000000}}`,
 		"body":   `{service: {host: auth.test, port: 80}, with_request_body: {max_request_bytes: 8}}`,
 		"begin":  `{service: {host: auth.test, port: 80}, with_request_body: {max_request_bytes: 8, allow_partial_message: true}}`,
@@ -287,6 +294,8 @@ func TestHTTP(t *testing.T) {
 				refused: true, answer: []string{"grpc-status: 16", "grpc-message: no, /deny"}},
 			{name: "upstream headers by their begin", chain: "prefix", request: envoytest.Request{Path: "/ok10", Header: []string{"x-user: eve", "x-other: 1"}}, status: 200,
 				upstream: []string{"x-user: anna", "x-note: seen", "x-other: 1"}},
+			{name: "headers that are taken out", chain: "remove", request: envoytest.Request{Path: "/ok12", Header: []string{"x-consumer-id: 1", "X-CONSUMER-NAME: 2", "x-consumer-id: 3", "x-consumer: 4", "cookie: a", "cookie: b"}}, status: 200,
+				asked: []string{"x-consumer-id", "x-consumer-name", "cookie", "x-consumer: 4"}, upstream: []string{"x-consumer-id", "x-consumer-name", "cookie", "x-consumer: 4"}},
 			{name: "the service fails, HEAD", chain: "plain", request: envoytest.Request{Method: "HEAD", Path: "/fail"}, status: 403},
 			{name: "lists, allowed", chain: "lists", request: envoytest.Request{Path: "/ok2", Header: []string{"x-a: 1", "x-a: 2", "x-bcd: 3", "x-bad: 4", "x-c: 5", "x-user: eve"}}, status: 200,
 				asked:    []string{"x-a: 1", "x-a: 2", "x-bcd: 3", "x-bad", "x-c", "x-user"},

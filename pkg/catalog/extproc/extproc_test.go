@@ -56,6 +56,13 @@ func TestConfig(t *testing.T) {
 			want: []string{"processing_mode.request_body_mode: FULL_DUPLEX_STREAMED and allow_mode_override exclude each other"}},
 		{config: `{` + service + `, observability_mode: true, processing_mode: {request_body_mode: BUFFERED}}`, want: []string{"processing_mode.request_body_mode: observability_mode needs NONE or STREAMED, not BUFFERED"}},
 		{config: `{` + service + `, processing_mode: {request_header_mode: SKIP, response_header_mode: SKIP}}`, want: []string{"warning processing_mode: sends nothing to the service"}},
+		{config: `{` + service + `, allowed_headers: ['*', 'x-*'], disallowed_headers: ['x-*-y', '']}`, want: []string{
+			`disallowed_headers[0]: "x-*-y" does not match ^[^*]*\*?$`, `disallowed_headers[1]: "" is no valid http header name`}},
+		{config: `{` + service + `, observability_mode: true, processing_mode: {response_body_mode: FULL_DUPLEX_STREAMED, response_trailer_mode: SEND}}`,
+			want: []string{"processing_mode.response_body_mode: observability_mode needs NONE or STREAMED, not FULL_DUPLEX_STREAMED"}},
+		{config: `{` + service + `, status_on_error: 200}`, want: []string{"status_on_error: 200 is not allowed, allowed are 400, 401, 403, 404, 429, 500, 502, 503, 504"}},
+		{config: `{` + service + `, processing_mode: {trailers: SEND}}`, want: []string{
+			"processing_mode.trailers: unknown field, known ones are request_body_mode, request_header_mode, request_trailer_mode, response_body_mode, response_header_mode, response_trailer_mode"}},
 		{config: `{` + service + `, request_attributes: [source.in]}`, want: []string{`request_attributes[0]: "source.in" is no attribute of Envoy`}},
 		{config: `{` + service + `, response_attributes: [user.name]}`, want: []string{`response_attributes[0]: "user.name" does not match ^(request|response|connection|upstream|source|destination|metadata|filter_state|xds)(\.[a-z_][a-z0-9_]*)*$`}},
 	} {
@@ -563,7 +570,7 @@ func TestLargeBodies(t *testing.T) {
 // A service that stops in the middle of a body: before anything was sent on there is an answer, afterwards a broken one.
 func TestHangsInBody(t *testing.T) {
 	text := func(more string) string {
-		return `{` + service + `, message_timeout: 2s, status_on_error: 503` + more + `}`
+		return `{` + service + `, message_timeout: 1s, status_on_error: 503` + more + `}`
 	}
 	onEach(t, map[string]string{
 		"request":           text(`, processing_mode: {request_body_mode: STREAMED}`),
