@@ -87,8 +87,9 @@
 //	                                    response phase
 //	pdk.fail(handle, status, message, options)
 //	                                    answers {"message": message}; options: headers = {...}, request_id = true adds "request_id".
-//	                                    A gRPC request gets the bare message instead of JSON, with the grpc-status that Envoy
-//	                                    gives to status, 8 for 429 and 413, or that of options.headers. Does not return
+//	                                    A request that Envoy takes for gRPC (application/grpc, application/grpc+*) gets the bare
+//	                                    message instead of JSON, with the grpc-status that Envoy gives to status, 8 for 429
+//	                                    and 413, or that of options.headers. Does not return
 //	pdk.call(handle, service, request)  asks a service that the Plugin declares under this name (spec.lua.services) and waits for
 //	                                    the answer, a table {status = number, headers = map, body = string}. headers has lower-case
 //	                                    names and strings, or a list of strings where a header came several times, and none that say

@@ -186,6 +186,16 @@ func TestPDKAnswers(t *testing.T) {
 				t.Errorf("%s for gRPC: %+v", chain, answer)
 			}
 		}
+		if answer = do("limit", "POST", "content-type: application/grpc+proto", "te: trailers"); answer.Status != 200 || answer.Header.Get("grpc-status") != "8" {
+			t.Errorf("limit for gRPC of a type: %+v", answer)
+		}
+		// Envoy does not take these for gRPC.
+		for _, like := range []string{"application/grpc-web", "application/grpc-web-text+proto", "application/grpc;a=b", "application/grpcx", "Application/gRPC"} {
+			answer = do("limit", "POST", "content-type: "+like, "te: trailers")
+			if answer.Status != 429 || answer.Message() != "slow down" || answer.Header.Get("grpc-status") != "" {
+				t.Errorf("limit for %s: %+v", like, answer)
+			}
+		}
 	})
 }
 

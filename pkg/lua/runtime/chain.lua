@@ -105,7 +105,7 @@ local function refusal(plugin)
   local text = plugin ~= "" and "plugin " .. plugin .. " is not available" or "plugin is not available"
   return function(handle)
     stream.answers(handle, plugin)
-    if stream.pdk.is_grpc(handle) then
+    if stream.answers_grpc(handle) then
       stream.pdk.exit(handle, 503, {}, text)
     else
       stream.pdk.exit(handle, 503, {["content-type"] = "application/json"}, '{"message":' .. json.quote(text) .. "}")

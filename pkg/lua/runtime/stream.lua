@@ -193,6 +193,12 @@ function pdk.request_id(handle)
   return request_header(handle, "x-request-id")
 end
 
+-- Whether Envoy turns an answer of ours into gRPC's. It takes fewer types for gRPC, such as not application/grpc-web.
+local function answers_grpc(handle)
+  local content_type = pdk.header(handle, "content-type")
+  return content_type == "application/grpc" or content_type ~= nil and sub(content_type, 1, 17) == "application/grpc+"
+end
+
 -- Dynamic metadata.
 
 function pdk.metadata(handle, namespace, key)
@@ -344,7 +350,7 @@ local GRPC_STATUS = {[429] = "8", [413] = "8"}
 function pdk.fail(handle, status, message, options)
   options = options or {}
   local headers, body = checked_headers(options.headers), message
-  if not responding[handle] and pdk.is_grpc(handle) then
+  if not responding[handle] and answers_grpc(handle) then
     headers["grpc-status"] = headers["grpc-status"] or GRPC_STATUS[status]
   else
     headers["content-type"] = headers["content-type"] or JSON
@@ -356,6 +362,6 @@ function pdk.fail(handle, status, message, options)
 end
 
 return {
-  pdk = pdk, checked_headers = checked_headers, is_streaming = is_streaming, keep = keep, drain = drain, answers = answers, responding = responding, draining = draining, values = values,
+  pdk = pdk, checked_headers = checked_headers, is_streaming = is_streaming, keep = keep, drain = drain, answers = answers, answers_grpc = answers_grpc, responding = responding, draining = draining, values = values,
   STOP = STOP, SAVED = SAVED,
 }
