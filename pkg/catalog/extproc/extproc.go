@@ -121,6 +121,10 @@ func check(s settings, open bool) []builtin.Problem {
 			}
 		}
 	}
+	if s.ObservabilityMode && !open {
+		warn("observability_mode",
+			"requests may still be refused where the service cannot be asked: set failure_mode_allow to true if they should not be")
+	}
 	if m == (mode{"SKIP", "NONE", "SKIP", "SKIP", "NONE", "SKIP"}) {
 		warn("processing_mode", "sends nothing to the service")
 	}

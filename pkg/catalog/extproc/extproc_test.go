@@ -54,12 +54,13 @@ func TestConfig(t *testing.T) {
 		{config: `{` + service + `, failure_mode_allow: false, processing_mode: {request_body_mode: FULL_DUPLEX_STREAMED, request_trailer_mode: SEND}}`, failOpen: true},
 		{config: `{` + service + `, allow_mode_override: true, processing_mode: {request_body_mode: FULL_DUPLEX_STREAMED, request_trailer_mode: SEND}}`,
 			want: []string{"processing_mode.request_body_mode: FULL_DUPLEX_STREAMED and allow_mode_override exclude each other"}},
-		{config: `{` + service + `, observability_mode: true, processing_mode: {request_body_mode: BUFFERED}}`, want: []string{"processing_mode.request_body_mode: observability_mode needs NONE or STREAMED, not BUFFERED"}},
+		{config: `{` + service + `, observability_mode: true, failure_mode_allow: true, processing_mode: {request_body_mode: BUFFERED}}`, want: []string{"processing_mode.request_body_mode: observability_mode needs NONE or STREAMED, not BUFFERED"}},
 		{config: `{` + service + `, processing_mode: {request_header_mode: SKIP, response_header_mode: SKIP}}`, want: []string{"warning processing_mode: sends nothing to the service"}},
 		{config: `{` + service + `, allowed_headers: ['*', 'x-*'], disallowed_headers: ['x-*-y', '']}`, want: []string{
 			`disallowed_headers[0]: "x-*-y" does not match ^[^*]*\*?$`, `disallowed_headers[1]: "" is no valid http header name`}},
-		{config: `{` + service + `, observability_mode: true, processing_mode: {response_body_mode: FULL_DUPLEX_STREAMED, response_trailer_mode: SEND}}`,
-			want: []string{"processing_mode.response_body_mode: observability_mode needs NONE or STREAMED, not FULL_DUPLEX_STREAMED"}},
+		{config: `{` + service + `, observability_mode: true, processing_mode: {response_body_mode: FULL_DUPLEX_STREAMED, response_trailer_mode: SEND}}`, want: []string{
+			"processing_mode.response_body_mode: observability_mode needs NONE or STREAMED, not FULL_DUPLEX_STREAMED",
+			"warning observability_mode: requests may still be refused where the service cannot be asked: set failure_mode_allow to true if they should not be"}},
 		{config: `{` + service + `, status_on_error: 200}`, want: []string{"status_on_error: 200 is not allowed, allowed are 400, 401, 403, 404, 429, 500, 502, 503, 504"}},
 		{config: `{` + service + `, processing_mode: {trailers: SEND}}`, want: []string{
 			"processing_mode.trailers: unknown field, known ones are request_body_mode, request_header_mode, request_trailer_mode, response_body_mode, response_header_mode, response_trailer_mode"}},
@@ -296,6 +297,11 @@ func TestProcesses(t *testing.T) {
 		if got.Status != 200 || got.Upstream.Body != "TEXT" || got.Body != "replaced" {
 			t.Errorf("bodies: %d %q, upstream %q", got.Status, got.Body, got.Upstream.Body)
 		}
+		// The upstream announces its answer by a 103, which is none.
+		got = envoy.Gateway("bodies").Get(t, "/early", envoytest.EchoStatus+": 103", envoytest.EchoHeader+": link: </a>")
+		if got.Status != 200 || got.Body != "replaced" || got.Header.Get("x-done") != "1" {
+			t.Errorf("an early hint: %d %q %v", got.Status, got.Body, got.Header)
+		}
 		if got := envoy.Gateway("bodies").Do(t, envoytest.Request{Method: "HEAD", Path: "/head"}); got.Status != 200 || got.Body != "" {
 			t.Errorf("HEAD: %d %q", got.Status, got.Body)
 		}
@@ -308,6 +314,7 @@ func TestProcesses(t *testing.T) {
 			"/plain":  {"request headers x-a=1 x-b=", "path attribute /plain", "response headers"},
 			"/lists":  {"request headers x-a=1 x-b=", "response headers"},
 			"/bodies": {"request headers x-a= x-b=", "request body text", "response headers", "response body"},
+			"/early":  {"request headers x-a= x-b=", "response headers", "response body"},
 		} {
 			if diff := gocmp.Diff(want, p.seen[path]); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", path, diff)
@@ -382,6 +389,7 @@ func TestFailures(t *testing.T) {
 		texts[host] = text + ", status_on_error: 502}"
 		texts[host+" open"] = text + ", failure_mode_allow: true}"
 	}
+	texts["down.test observing, open"] = "{service: {host: down.test, port: 81}, observability_mode: true, failure_mode_allow: true}"
 	texts["sure"] = "{" + service + ", message_timeout: 10s, status_on_error: 502}"
 	texts["sure open"] = "{" + service + ", message_timeout: 10s, failure_mode_allow: true}"
 	onEach(t, texts, func(t *testing.T, envoy *envoytest.Envoy, _ *server) {
