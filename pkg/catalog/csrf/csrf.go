@@ -77,7 +77,8 @@ func (m match) check(path string) []builtin.Problem {
 		}
 		kinds++
 		if kind.field != ".regex" && strings.ContainsAny(*kind.text, "/*") {
-			add(kind.field, fmt.Sprintf("%q is no host: it is written without scheme, path and `*`, and its port only if that is not the scheme's own", *kind.text), false)
+			const message = "%q is no host: it is written without scheme, path and `*`, and its port only if that is not the scheme's own"
+			add(kind.field, fmt.Sprintf(message, *kind.text), false)
 		}
 	}
 	if kinds != 1 {

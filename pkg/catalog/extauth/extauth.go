@@ -87,7 +87,10 @@ func check(s settings) []builtin.Problem {
 		unsafe  []string
 		message string
 	}{
-		{"upstream_headers", s.UpstreamHeaders, slices.Concat(transport, []string{"host"}), "would overwrite the header %s, which says how a request is sent"},
+		{
+			"upstream_headers", s.UpstreamHeaders, slices.Concat(transport, []string{"host"}),
+			"would overwrite the header %s, which says how a request is sent",
+		},
 		{"client_headers_on_success", s.ClientHeadersOnAllow, transport, "would add to the header %s, which says how a response is sent"},
 	} {
 		for i, name := range list.names {
@@ -101,7 +104,9 @@ func check(s settings) []builtin.Problem {
 	}
 	for i, name := range s.HeadersToRemove {
 		if callout.Matches([]string{name}, "host") {
-			problems = append(problems, builtin.Problem{Path: builtin.Path("headers_to_remove", strconv.Itoa(i)), Message: fmt.Sprintf("%q has host, which cannot be removed", name)})
+			problems = append(problems, builtin.Problem{
+				Path: builtin.Path("headers_to_remove", strconv.Itoa(i)), Message: fmt.Sprintf("%q has host, which cannot be removed", name),
+			})
 		}
 	}
 	if !s.grpc() {
