@@ -107,7 +107,7 @@ func onServices(t *testing.T, chains map[string][]part.Part, f func(*testing.T, 
 			f(t, envoytest.Start(t, version, envoytest.Config{
 				Chains: chains,
 				Clusters: map[string]string{
-					services["web"].Cluster(): address, services["down"].Cluster(): "127.0.0.1:1", services["empty"].Cluster(): "",
+					services["web"].Cluster(): address, services["down"].Cluster(): envoytest.Nobody, services["empty"].Cluster(): "",
 				},
 				HTTP2Clusters: map[string]string{services["rpc"].Cluster(): address},
 			}), s)

@@ -216,19 +216,6 @@ func (s *service) Check(ctx context.Context, r *authv3.CheckRequest) (*authv3.Ch
 	return &authv3.CheckResponse{Status: &statuspb.Status{}, HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: allowed}}, nil
 }
 
-// nobody is an address where nobody listens.
-func nobody(t testing.TB) string {
-	t.Helper()
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := closed.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return closed.Addr().String()
-}
-
 func onEach(t *testing.T, texts map[string]string, test func(*testing.T, *envoytest.Envoy, *service)) {
 	onEachBehind(t, nil, texts, test)
 }
@@ -240,7 +227,7 @@ func onEachBehind(t *testing.T, front []part.Part, texts map[string]string, test
 		chains[name] = slices.Concat(front, catalogtest.Parts(t, Builtin, used, text))
 	}
 	s := serve(t)
-	down := nobody(t)
+	down := envoytest.Nobody
 	catalogtest.OnEachWith(t, envoytest.Config{
 		Chains:        chains,
 		Clusters:      map[string]string{"outbound|80||auth.test": s.address, "outbound|80||down.test": down},
@@ -447,7 +434,7 @@ func TestSeveral(t *testing.T) {
 			"asked, asked": chain(asked, asked), "asked, down": chain(asked, down), "down, asked": chain(down, asked),
 			"down, gone": chain(down, gone), "open, gone": chain(open, gone), "asked, open": chain(asked, open),
 		},
-		Clusters: map[string]string{"outbound|80||auth.test": s.address, "outbound|80||down.test": nobody(t)},
+		Clusters: map[string]string{"outbound|80||auth.test": s.address, "outbound|80||down.test": envoytest.Nobody},
 	}, func(t *testing.T, envoy *envoytest.Envoy) {
 		for _, c := range []struct {
 			chain, path string

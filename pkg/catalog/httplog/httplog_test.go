@@ -138,7 +138,7 @@ func onEach(t *testing.T, chains map[string][]part.Part, f func(*testing.T, *env
 			address := server.Listener.Addr().String()
 			f(t, envoytest.Start(t, version, envoytest.Config{
 				Chains:        chains,
-				Clusters:      map[string]string{"outbound|80||logs.test": address, "outbound|80||down.test": "127.0.0.1:1"},
+				Clusters:      map[string]string{"outbound|80||logs.test": address, "outbound|80||down.test": envoytest.Nobody},
 				HTTP2Clusters: map[string]string{"outbound|81||logs.test": address},
 			}), e)
 		})

@@ -255,13 +255,9 @@ func onEach(t *testing.T, texts map[string]string, test func(t *testing.T, fresh
 		chains[name] = parts
 	}
 	p := startProvider(t)
-	closed := must(net.Listen("tcp", "127.0.0.1:0"))
-	if err := closed.Close(); err != nil {
-		t.Fatal(err)
-	}
 	catalogtest.OnEachWith(t, envoytest.Config{
 		Chains:   chains,
-		Clusters: map[string]string{"outbound|80||login.test": p.Listener.Addr().String(), "outbound|80||down.test": closed.Addr().String()},
+		Clusters: map[string]string{"outbound|80||login.test": p.Listener.Addr().String(), "outbound|80||down.test": envoytest.Nobody},
 	}, func(t *testing.T, envoy *envoytest.Envoy) {
 		test(t, func() *browser {
 			return &browser{t: t, envoy: envoy, provider: p, cookies: map[string]string{}, ages: map[string]int{}}

@@ -176,16 +176,9 @@ func onEach(t *testing.T, chains map[string][]part.Part, test func(*testing.T, *
 			wrong := &http.Server{Protocols: protocols, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("\x00\x00\x00\x00\x02\x12\xff")) })}
 			go func() { _ = wrong.Serve(listener) }() // until Close
 			t.Cleanup(func() { _ = wrong.Close() })
-			closed, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := closed.Close(); err != nil {
-				t.Fatal(err)
-			}
 			test(t, envoytest.Start(t, version, envoytest.Config{Chains: chains, HTTP2Clusters: map[string]string{
 				"outbound|81||count.test": address, "outbound|81||hang.test": hang, "outbound|81||broken.test": broken,
-				"outbound|81||wrong.test": listener.Addr().String(), "outbound|81||down.test": closed.Addr().String(),
+				"outbound|81||wrong.test": listener.Addr().String(), "outbound|81||down.test": envoytest.Nobody,
 			}}), s)
 		})
 	}

@@ -26,6 +26,9 @@ import (
 // Versions are the Envoys that every data plane test runs on: that of the oldest Istio supported, and the newest.
 var Versions = []string{"1.37.0", "1.40.0"}
 
+// Nobody is an address where nobody listens. A port that was free a moment ago may be another test's.
+const Nobody = "127.0.0.1:1"
+
 // VersionLine is what stands before the version in the log of a test that has started an Envoy.
 const VersionLine = "runs on Envoy "
 
