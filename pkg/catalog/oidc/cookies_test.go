@@ -84,6 +84,18 @@ func TestCookieNames(t *testing.T) {
 	})
 }
 
+// The longest names leave room for attributes.
+func TestLongCookies(t *testing.T) {
+	name, domain := strings.Repeat("s", 128), strings.Repeat(strings.Repeat("d", 59)+".", 4)+"shop.test"
+	text := forwarding + ", cookie_names: {session: " + name + "}, cookie_domain: " + domain
+	onEach(t, map[string]string{"long": text}, func(t *testing.T, fresh func() *browser) {
+		b := fresh()
+		b.proper = func(c *http.Cookie) bool { return strings.HasPrefix(c.Name, name) && c.Domain == domain }
+		b.login("long", "/", "long")
+		expect(t, b.get("long", "/"), "authorization: Bearer "+strings.Repeat("0123456789", 700))
+	})
+}
+
 func TestSameSite(t *testing.T) {
 	onEach(t, map[string]string{"strict": shop + ", same_site: Strict", "none": shop + ", same_site: None", "lax": shop + ", same_site: Lax"}, func(t *testing.T, fresh func() *browser) {
 		for chain, want := range map[string]struct {

@@ -16,9 +16,6 @@ local USUAL_ACCESS, USUAL_REFRESH = 3600, 604800
 -- A session is renewed up to so many seconds before it ends: requests that come meanwhile go on with the old one.
 local EARLY = 30
 
--- Browsers keep 4096 bytes of a cookie, with its name and attributes.
-local PIECE, MOST_PIECES = 3800, 5
-
 -- A longer path is not come back to: it would not fit into a URL.
 local LONGEST_PATH = 1024
 
@@ -32,6 +29,9 @@ end
 -- The way back from the provider begins at another site, so that a cookie which is Strict would not come with it.
 local SESSION_ATTRIBUTES = attributes(config.same_site)
 local LOGIN_ATTRIBUTES = attributes(config.same_site == "None" and "None" or "Lax")
+
+-- Browsers keep 4096 bytes of a cookie, with its name and attributes; 20 are for numbers.
+local PIECE, MOST_PIECES = 4076 - #SESSION - #SESSION_ATTRIBUTES, 5
 
 local function digest(purpose, text)
   return pdk.hex.decode(pdk.hmac("sha256", config.key, purpose .. "\n" .. text))
