@@ -218,6 +218,20 @@ func TestFiltersDoNotDependOnTheContent(t *testing.T) {
 	}
 }
 
+// Filters of Envoy keep state of their own under the name of the filter that they run in.
+func TestNoStateIsCalledAsAFilter(t *testing.T) {
+	u := unit()
+	states := map[string]bool{stateVirtualService: true, stateRoute: true, stateBound: true}
+	for _, slot := range allSlots() {
+		states[slotState(u.Workload, slot)] = true
+	}
+	for _, f := range u.filters() {
+		if states[f.Name] {
+			t.Errorf("%s is a filter and a filter state", f.Name)
+		}
+	}
+}
+
 func TestEverythingPassesEnvoysRules(t *testing.T) {
 	for _, deny := range []bool{false, true} {
 		for _, name := range []string{"", "tls-1"} {
