@@ -60,6 +60,11 @@ type Controlled interface {
 	AwaitGenerated(context.Context, []*unstructured.Unstructured) error
 }
 
+// Settler is a World that has something to do when a change has reached the gateway.
+type Settler interface {
+	Settled(context.Context) error
+}
+
 // Programs are what a run needs besides the world.
 type Programs struct {
 	Compiler Compiler
@@ -310,6 +315,11 @@ func (r *run) await(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if w, ok := r.world.(Settler); ok {
+		if err := w.Settled(ctx); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
