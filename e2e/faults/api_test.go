@@ -3,6 +3,7 @@ package faults
 import (
 	"net/http"
 	"testing"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -70,8 +71,11 @@ func watchesBreak(t *testing.T, w *world) {
 		within(t, "a write", written.applied)
 		written.end()
 		again := r.add(rule{applies: watches, fault: f, count: 1})
-		if n := r.cutWatches(); n == 0 {
-			t.Error("the controller had no watch")
+		// After the cut before, all of them may be waiting to be tried again.
+		for end := time.Now().Add(timeout); r.cutWatches() == 0; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("the controller has no watch within %s", timeout)
+			}
 		}
 		within(t, "a watch is tried again", again.began)
 	}
