@@ -30,8 +30,17 @@ var schemaText []byte
 
 var schema = builtin.MustSchema(schemaText)
 
-//go:embed handler.lua
-var handler string
+// The plugin's Lua: what a file returns is a local of those behind it.
+var (
+	//go:embed session.lua
+	sessionLua string
+	//go:embed provider.lua
+	providerLua string
+	//go:embed handler.lua
+	handlerLua string
+
+	source = "local sessions = (function(...)\n" + sessionLua + "end)(...)\nlocal provider = (function(...)\n" + providerLua + "end)(...)\n" + handlerLua
+)
 
 // Builtin is the plugin.
 var Builtin = &builtin.Builtin{
@@ -149,7 +158,7 @@ func build(use builtin.Use, v config.Value) ([]part.Part, []builtin.Problem) {
 	if s.CookieDomain != "" {
 		chunk["domain"] = strings.ToLower(s.CookieDomain)
 	}
-	lua := use.Lua(handler, chunk)
+	lua := use.Lua(source, chunk)
 	lua.Services = map[string]part.Service{"provider": provider}
 	return []part.Part{lua}, problems
 }
