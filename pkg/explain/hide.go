@@ -14,9 +14,9 @@ import (
 // Hidden stands for a value that must not be shown.
 const Hidden = config.Hidden
 
-// hide replaces what may be a secret in a config, besides what comes from Secrets and is not in it. A built-in's schema says what is one. Other plugins' configs have no
-// schema, so there, and in headers that a built-in sets, names decide, and rather hide too much: an explanation is
-// pasted into tickets.
+// hide replaces what may be a secret in a config, besides what comes from Secrets and is not in it. A built-in's schema says
+// what is one. Other plugins' configs have no schema, so there, and in headers that a built-in sets, names decide, and
+// rather hide too much: an explanation is pasted into tickets.
 func hide(spec *pluginsv1alpha1.PluginSpec, c config.Value) map[string]any {
 	// In one of Envoy's messages, and in a schema of ours, a plain `key` is the name of something.
 	h := hider{keys: spec.Envoy == nil && spec.Builtin == ""}
@@ -35,9 +35,16 @@ type hider struct {
 func (h hider) fields(in map[string]any, path []string, secret bool) map[string]any {
 	out := make(map[string]any, len(in))
 	for k, v := range in {
-		out[k] = h.value(v, append(slices.Clone(path), k), secret || telling(k) || h.keys && (k == "key" || k == "keys"))
+		at := append(slices.Clone(path), k)
+		out[k] = h.value(v, at, secret || !h.declared(at) && telling(k) || h.keys && (k == "key" || k == "keys"))
 	}
 	return out
+}
+
+// declared says whether a field is one that a schema names, and so marks where it is a secret.
+func (h hider) declared(path []string) bool {
+	at := builtin.Path(path...)
+	return h.schema != nil && h.schema.Known(at) == at
 }
 
 func (h hider) value(v any, path []string, secret bool) any {

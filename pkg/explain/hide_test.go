@@ -31,3 +31,22 @@ func TestSecretsAreHiddenByTheirNames(t *testing.T) {
 		})
 	}
 }
+
+// A built-in's schema knows better than names.
+func TestASchemaSaysWhatIsSecret(t *testing.T) {
+	for builtin, c := range map[string]struct{ in, want string }{
+		"oidc": {`{"authorization_endpoint":"https://a.test","cookie_domain":"a.test","client_secret":["x"],"session_secret":"y"}`,
+			`{"authorization_endpoint":"https://a.test","client_secret":"(hidden)","cookie_domain":"a.test","session_secret":"(hidden)"}`},
+		"http-log":            {`{"headers":{"Authorization":"x","X-Api-Key":"y","X-Color":"red"}}`, `{"headers":{"Authorization":"(hidden)","X-Api-Key":"(hidden)","X-Color":"red"}}`},
+		"request-transformer": {`{"add":{"headers":["authorization:x","x-a:b"]},"unknown_token":"x"}`, `{"add":{"headers":["authorization:(hidden)","x-a:b"]},"unknown_token":"(hidden)"}`},
+	} {
+		in, err := config.Decode([]byte(c.in))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := string(config.Value(hide(&pluginsv1alpha1.PluginSpec{Builtin: builtin}, in)).JSON())
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", builtin, diff)
+		}
+	}
+}
