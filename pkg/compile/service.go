@@ -467,6 +467,18 @@ func (c *composer) run(r *RouteChain, label string) dispatch.Run {
 		for _, x := range r.Chain.Refusals {
 			c.hit(x.Issue, label)
 		}
+		// What else is wrong should not come to light one by one.
+		for i := range r.Chain.Steps {
+			u := c.use(&r.Chain.Steps[i])
+			for _, w := range u.warnings {
+				c.hit(w, label)
+			}
+			if u.broken != nil && !r.Chain.Steps[i].Plugin.FailOpen() {
+				c.hit(u.broken, label)
+			} else if u.broken != nil {
+				c.hit(u.broken, "") // the route is not served without it, but refused
+			}
+		}
 		r.Refused = refused.Issue
 		return dispatch.Run{Refused: true, Plugin: refused.Plugin}
 	}
