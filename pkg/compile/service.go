@@ -473,10 +473,12 @@ func (c *composer) run(r *RouteChain, label string) dispatch.Run {
 			for _, w := range u.warnings {
 				c.hit(w, label)
 			}
-			if u.broken != nil && !r.Chain.Steps[i].Plugin.FailOpen() {
-				c.hit(u.broken, label)
-			} else if u.broken != nil {
+			switch {
+			case u.broken == nil:
+			case r.Chain.Steps[i].Plugin.FailOpen():
 				c.hit(u.broken, "") // the route is not served without it, but refused
+			default:
+				c.hit(u.broken, label)
 			}
 		}
 		r.Refused = refused.Issue

@@ -31,12 +31,13 @@ func landings(_ *snapshot.Snapshot, r *compile.Result) []finding.Finding {
 			for step := range stepsOf(s.VirtualService, g) {
 				for _, l := range landingsOf(s.VirtualService, step) {
 					p := place{step.Entry, l.path}
-					problem := l.problem(s.VirtualService, g, step.Plugin)
-					if problem == "" || said[p] || sharesHosts(s.VirtualService, r.Topology) {
+					if said[p] {
 						continue
 					}
-					said[p] = true
-					out = append(out, l.finding(s.VirtualService, step.Entry, problem))
+					if problem := l.problem(s.VirtualService, g, step.Plugin); problem != "" && !sharesHosts(s.VirtualService, r.Topology) {
+						said[p] = true
+						out = append(out, l.finding(s.VirtualService, step.Entry, problem))
+					}
 				}
 			}
 		}
@@ -104,10 +105,8 @@ func isPublic(step resolve.Step, field string) bool {
 }
 
 func hasHost(v *topology.VirtualService, name string) bool {
-	return slices.ContainsFunc(v.Object.Spec.Hosts, func(host string) bool {
-		suffix, wild := strings.CutPrefix(host, "*")
-		return strings.EqualFold(host, name) || wild && strings.HasSuffix(strings.ToLower(name), strings.ToLower(suffix))
-	})
+	name = strings.ToLower(name)
+	return slices.ContainsFunc(v.Object.Spec.Hosts, func(host string) bool { return covers(strings.ToLower(host), name) })
 }
 
 // problem says who takes the path instead of a route with the plugin; nothing if that cannot be said for sure.

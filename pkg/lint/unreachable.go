@@ -159,9 +159,14 @@ func serves(s topology.Server, namespace, host string) bool {
 		if h.Namespace != "*" && h.Namespace != namespace {
 			return false
 		}
-		suffix, wild := strings.CutPrefix(h.Name, "*")
-		return h.Name == host || wild && strings.HasSuffix(host, suffix)
+		return covers(h.Name, host)
 	})
+}
+
+// covers says whether a host, which may begin with `*`, is or has another one. Both are in lower case.
+func covers(pattern, host string) bool {
+	suffix, wild := strings.CutPrefix(pattern, "*")
+	return pattern == host || wild && strings.HasSuffix(host, suffix)
 }
 
 // taker is a route that takes some paths for sure.
