@@ -148,7 +148,8 @@ end
 -- that an edit has replaced are never asked for again, so there is a bound: of two generations, the older one is
 -- forgotten when the younger is full, and what is in use moves to the younger one in time. A chain of two small plugins
 -- takes about 6 KB and 25 us to make, so both generations take below 50 MB in each worker, and only on a gateway with
--- as many chains.
+-- as many chains. cache.lua is the same for plugins; here it would cost each slot of a request 1 us more (measured: 32.4
+-- instead of 29.4 us for a request through two Lua plugins).
 local GENERATION = 4096
 local young, old, size = {}, {}, 0
 local hardened = false
